@@ -1,0 +1,248 @@
+//! Inference endpoints: desired variants, their replicas, and when traffic may shift.
+//!
+//! An update makes a new *generation* of variants. Traffic goes to the newest generation whose
+//! variants all have a ready replica; older ones are drained after that, so no request is lost.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::{
+    Name,
+    ids::{EndpointId, ModelVersionId, ReplicaId, VariantId, WorkerId},
+    jobs::words,
+    limits,
+    models::{ServingArtifact, Signature},
+    validation::{ObjectReader, Violations},
+};
+
+words! {
+    /// Where an endpoint stands.
+    EndpointStatus {
+        /// No generation has been ready yet.
+        Creating = "creating",
+        /// A newer generation is getting ready; the one before serves.
+        Updating = "updating",
+        /// The newest generation serves.
+        InService = "in_service",
+        /// The newest generation cannot be loaded; the one before, if any, serves.
+        Failed = "failed",
+    }
+}
+
+words! {
+    /// Where a replica stands.
+    ReplicaStatus {
+        /// Files are fetched, the model is loaded and checked.
+        Loading = "loading",
+        /// It answers.
+        Ready = "ready",
+        /// It takes no new requests.
+        Draining = "draining",
+        /// It could not be loaded.
+        Failed = "failed",
+    }
+}
+
+/// A share of an endpoint's traffic, as a client writes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VariantSpec {
+    /// Name, unique in the endpoint.
+    pub name: Name,
+    /// Name of the model.
+    pub model: Name,
+    /// Version of the model; it must have been deployed once.
+    #[schema(minimum = 1)]
+    pub version: u32,
+    /// Share of the traffic relative to the other variants' weights.
+    #[serde(default = "default_weight")]
+    #[schema(minimum = 0, maximum = 1000)]
+    pub weight: u32,
+    /// Copies to keep loaded.
+    #[serde(default = "default_replicas")]
+    #[schema(minimum = 1, maximum = 64)]
+    pub replicas: u32,
+}
+
+const fn default_weight() -> u32 {
+    100
+}
+const fn default_replicas() -> u32 {
+    1
+}
+
+/// What a client wants an endpoint to serve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSpec {
+    /// Variants that share the traffic.
+    #[schema(min_items = 1, max_items = 8)]
+    pub variants: Vec<VariantSpec>,
+}
+
+impl EndpointSpec {
+    /// Reads the variants out of `reader`'s object, recording every mistake.
+    pub fn read(reader: &mut ObjectReader<'_>) -> Self {
+        let at = reader.pointer_to("variants");
+        let before = reader.violations().len();
+        let variants: Vec<VariantSpec> =
+            reader.list_with("variants", limits::MAX_VARIANTS, |value, at, v| {
+                let variant: VariantSpec = crate::validation::parse(value, at, v)?;
+                v.check_range(
+                    &format!("{at}/version"),
+                    variant.version,
+                    1,
+                    i32::MAX.unsigned_abs(),
+                );
+                v.check_range(&format!("{at}/weight"), variant.weight, 0, 1000);
+                v.check_range(
+                    &format!("{at}/replicas"),
+                    variant.replicas,
+                    1,
+                    limits::MAX_REPLICAS,
+                );
+                Some(variant)
+            });
+        let v: &mut Violations = reader.violations();
+        if variants.is_empty() && v.len() == before {
+            v.push(&at, "missing", "an endpoint needs at least one variant");
+        }
+        for (i, variant) in variants.iter().enumerate() {
+            let repeated = variants[..i].iter().any(|other| other.name == variant.name);
+            v.check(!repeated, &format!("{at}/{i}/name"), "duplicate", || {
+                format!("{} names another variant too", variant.name)
+            });
+        }
+        let total: u32 = variants
+            .iter()
+            .map(|x| x.weight)
+            .fold(0, u32::saturating_add);
+        v.check(
+            variants.is_empty() || total > 0,
+            &at,
+            "out_of_range",
+            || "the weights add up to 0, so no variant would get traffic".to_owned(),
+        );
+        Self { variants }
+    }
+}
+
+/// A variant of an endpoint with the state of its replicas.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Variant {
+    /// What the client asked for.
+    #[serde(flatten)]
+    pub spec: VariantSpec,
+    /// Its replicas.
+    pub replicas_status: Vec<Replica>,
+}
+
+/// A loaded copy of a variant's model on one worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Replica {
+    /// Identifier.
+    pub id: ReplicaId,
+    /// Worker that holds it.
+    pub worker_id: WorkerId,
+    /// Where it stands.
+    pub status: ReplicaStatus,
+    /// Why it could not be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// An inference endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Endpoint {
+    /// Identifier.
+    pub id: EndpointId,
+    /// Unique name in the project; also the model name in the Open Inference Protocol.
+    pub name: Name,
+    /// Where it stands.
+    pub status: EndpointStatus,
+    /// Number of the newest generation of variants.
+    pub generation: u32,
+    /// Generation that answers requests now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving_generation: Option<u32>,
+    /// Variants of the newest generation.
+    pub variants: Vec<Variant>,
+    /// When it was created.
+    pub created_at: DateTime<Utc>,
+    /// When its newest generation was made.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// Where the gateway may send requests of an endpoint: ready replicas of the serving generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Generation that serves.
+    pub generation: u32,
+    /// Variants with a ready replica.
+    pub variants: Vec<RouteVariant>,
+}
+
+/// A variant that can answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteVariant {
+    /// Its name.
+    pub name: Name,
+    /// Share of the traffic.
+    pub weight: u32,
+    /// Name of the model.
+    pub model: Name,
+    /// Version of the model.
+    pub version: u32,
+    /// What the model takes and gives.
+    pub signature: Signature,
+    /// Ready replicas.
+    pub replicas: Vec<ReplicaAddress>,
+}
+
+/// Where a replica answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaAddress {
+    /// The replica.
+    pub id: ReplicaId,
+    /// Worker that holds it.
+    pub worker: WorkerId,
+    /// Base URL of the worker's inference server.
+    pub url: String,
+}
+
+/// A replica that a worker is asked to hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its variant.
+    pub variant: VariantId,
+    /// Version it serves.
+    pub version: ModelVersionId,
+    /// Where it stands.
+    pub status: ReplicaStatus,
+    /// Files to load.
+    pub artifact: ServingArtifact,
+}
+
+/// Response of a prediction: one entry per row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Prediction {
+    /// Most likely class, of a classifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Probability of each class in the signature's order, of a classifier.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probabilities: Option<Vec<f32>>,
+    /// Predicted number, of a regression.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f32>,
+}
+
+/// A row as a client sends it: nested numbers of the sample's shape, flat numbers, or an object
+/// by column name.
+pub type PredictRow = Value;

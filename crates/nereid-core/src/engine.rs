@@ -1,0 +1,248 @@
+//! How API and worker use the engine without linking it.
+//!
+//! All calls block and compute: callers run them off the async threads. Implementations know
+//! nothing of S3 or Postgres; bytes come through [`DataFiles`] and results go into folders.
+
+use std::{io::Read, path::Path, sync::Arc};
+
+use thiserror::Error;
+
+use crate::{
+    datasets::{DatasetSchema, DatasetSource, FileRole, Inspection},
+    events::{LogLevel, MetricPoint},
+    ids::ReplicaId,
+    jobs::{Directive, JobPhase, Progress, TerminationReason},
+    models::{OptimisationReport, Signature, TrainedModel},
+    spec::{Tolerance, TrainSpec},
+    tensors::{Batch, Tensor},
+    workers::DeviceKind,
+};
+
+/// Why the engine could not do what it was asked to.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The data does not hold what its declaration says.
+    #[error("{0}")]
+    InvalidData(DataError),
+    /// Spec and data do not fit together, or a file is not what it should be.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// Loss or weights are no longer finite.
+    #[error("training diverged at step {step}: {what}")]
+    Diverged {
+        /// Step after which it showed.
+        step: u64,
+        /// What was not finite.
+        what: String,
+    },
+    /// Outputs differ from the reference.
+    #[error("outputs differ from the reference: {0}")]
+    Parity(String),
+    /// The caller's [`Directive`] ended the work.
+    #[error("stopped as asked")]
+    Stopped,
+    /// Reading data or writing results failed.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was read or written.
+        context: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A fault in the engine.
+    #[error("engine fault: {0}")]
+    Internal(String),
+}
+
+impl EngineError {
+    /// Why an attempt that met this error ended; decides whether it is tried again.
+    #[must_use]
+    pub fn reason(&self) -> TerminationReason {
+        match self {
+            Self::InvalidData(_) | Self::InvalidInput(_) => TerminationReason::InvalidInput,
+            Self::Diverged { .. } => TerminationReason::Diverged,
+            Self::Parity(_) => TerminationReason::ParityFailed,
+            Self::Stopped => TerminationReason::Cancelled,
+            Self::Io { .. } => TerminationReason::Unavailable,
+            Self::Internal(_) => TerminationReason::Internal,
+        }
+    }
+}
+
+impl From<DataError> for EngineError {
+    fn from(e: DataError) -> Self {
+        Self::InvalidData(e)
+    }
+}
+
+/// What is wrong with a dataset's bytes, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{file} file{}: {detail}", place(*.row, .column.as_deref()), file = .file.as_str())]
+pub struct DataError {
+    /// File it is in.
+    pub file: FileRole,
+    /// Kind of mistake, stable for programs: `not_a_number`, `truncated`, `bad_header`, ….
+    pub code: &'static str,
+    /// Row, from 1 without the header.
+    pub row: Option<u64>,
+    /// Column.
+    pub column: Option<String>,
+    /// What was found and what would be right.
+    pub detail: String,
+}
+
+fn place(row: Option<u64>, column: Option<&str>) -> String {
+    let row = row.map_or(String::new(), |r| format!(", row {r}"));
+    let column = column.map_or(String::new(), |c| format!(", column {c:?}"));
+    format!("{row}{column}")
+}
+
+/// The files of a dataset version; each may be opened several times.
+pub trait DataFiles: Send + Sync {
+    /// Opens a file at its start, as stored (perhaps compressed).
+    ///
+    /// # Errors
+    /// The cause, with the file named.
+    fn open(&self, role: FileRole) -> std::io::Result<Box<dyn Read + Send>>;
+}
+
+/// A dataset version to read.
+#[derive(Clone)]
+pub struct DataInput {
+    /// What the client declared.
+    pub source: DatasetSource,
+    /// What inspection found.
+    pub schema: DatasetSchema,
+    /// The bytes.
+    pub files: Arc<dyn DataFiles>,
+}
+
+/// Reads all of a dataset and describes it.
+pub trait Inspector: Send + Sync {
+    /// Reads the files once and returns schema, statistics and preview.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidData`] with row and column, or [`EngineError::Io`].
+    fn inspect(
+        &self,
+        source: &DatasetSource,
+        files: &dyn DataFiles,
+    ) -> Result<Inspection, EngineError>;
+
+    /// Version of the framework, recorded with what it makes.
+    fn framework_version(&self) -> String;
+}
+
+/// What to train.
+pub struct TrainTask<'a> {
+    /// The spec, checked against the training data's schema.
+    pub spec: &'a TrainSpec,
+    /// Training data.
+    pub train: DataInput,
+    /// Validation data, unless split off.
+    pub validation: Option<DataInput>,
+    /// Test data, unless split off.
+    pub test: Option<DataInput>,
+    /// What to compute on.
+    pub device: DeviceKind,
+    /// State to go on from.
+    pub resume: Option<Vec<u8>>,
+    /// Empty folder for the files to publish.
+    pub output: &'a Path,
+}
+
+/// State of a training at a step, enough to go on elsewhere.
+pub struct Snapshot {
+    /// Steps done.
+    pub step: u64,
+    /// Opaque to everyone but the engine that wrote it.
+    pub bytes: Vec<u8>,
+}
+
+/// Where a running training reports to and takes directions from.
+///
+/// Called from the training thread; implementations must not block on the network.
+pub trait Monitor: Send {
+    /// The phase changed.
+    fn phase(&mut self, phase: JobPhase);
+    /// Training came on: at most a few times a second and after each epoch.
+    fn progress(&mut self, progress: Progress);
+    /// Metrics of a step or epoch.
+    fn metrics(&mut self, point: MetricPoint);
+    /// A line for the job's log.
+    fn log(&mut self, level: LogLevel, message: String);
+    /// A checkpoint is due and was taken.
+    fn checkpoint(&mut self, snapshot: Snapshot);
+    /// What to do; asked after each batch.
+    fn directive(&mut self) -> Directive;
+}
+
+/// Trains networks.
+pub trait Trainer: Send + Sync {
+    /// Trains, evaluates and writes the model's files into `task.output`.
+    ///
+    /// # Errors
+    /// [`EngineError::Stopped`] if a directive ended it, or what went wrong.
+    fn train(
+        &self,
+        task: &TrainTask<'_>,
+        monitor: &mut dyn Monitor,
+    ) -> Result<TrainedModel, EngineError>;
+}
+
+/// Makes a published version fit for serving.
+pub trait Optimizer: Send + Sync {
+    /// Reads the version in `model`, writes the serving files into `output` and compares both.
+    ///
+    /// Returns the report and the relative paths of the files to publish.
+    ///
+    /// # Errors
+    /// [`EngineError::Parity`] if even the plain copy strays too far, or what went wrong.
+    fn optimise(
+        &self,
+        model: &Path,
+        output: &Path,
+        tolerance: Tolerance,
+        monitor: &mut dyn Monitor,
+    ) -> Result<(OptimisationReport, Vec<String>), EngineError>;
+}
+
+/// Loads serving artifacts.
+pub trait Loader: Send + Sync {
+    /// Loads the artifact in `folder`, checks it against its golden samples and warms it up.
+    ///
+    /// # Errors
+    /// [`EngineError::Parity`] if it does not reproduce its golden outputs on this machine.
+    fn load(&self, folder: &Path) -> Result<Arc<dyn Predictor>, EngineError>;
+}
+
+/// A loaded model.
+pub trait Predictor: Send + Sync {
+    /// What it takes and gives.
+    fn signature(&self) -> &Signature;
+
+    /// Runs a batch: `batch.values` are raw features, preprocessing is done inside.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidInput`] if the batch does not fit the signature.
+    fn predict(&self, batch: &Batch) -> Result<Vec<Tensor>, EngineError>;
+}
+
+/// Models loaded in this process, through which the gateway answers without a network hop.
+pub trait LocalReplicas: Send + Sync {
+    /// Returns the model of a ready replica, if this process holds it.
+    fn get(&self, replica: ReplicaId) -> Option<Arc<dyn Predictor>>;
+}
+
+/// The engine as a whole, as the binary hands it to API and worker.
+#[derive(Clone)]
+pub struct Engine {
+    /// Describes datasets.
+    pub inspector: Arc<dyn Inspector>,
+    /// Trains.
+    pub trainer: Arc<dyn Trainer>,
+    /// Makes versions fit for serving.
+    pub optimizer: Arc<dyn Optimizer>,
+    /// Loads what is served.
+    pub loader: Arc<dyn Loader>,
+}

@@ -1,0 +1,96 @@
+//! The spec of a deployment job: optimise a version and put it behind an endpoint.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::{
+    Name, limits,
+    validation::{ObjectReader, Violations},
+};
+
+/// How far an optimised model may stray from the original on the held-out sample.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tolerance {
+    /// Least share of samples with the same most likely class.
+    #[schema(minimum = 0, maximum = 1)]
+    pub agreement: f64,
+    /// Largest absolute difference of any output.
+    #[schema(minimum = 0)]
+    pub max_difference: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self {
+            agreement: 0.999,
+            max_difference: 1e-3,
+        }
+    }
+}
+
+/// What to deploy and where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeploySpec {
+    /// Name of the model.
+    pub model: Name,
+    /// Version to deploy.
+    #[schema(minimum = 1)]
+    pub version: u32,
+    /// Endpoint to create or update; named like the model unless given.
+    pub endpoint: Name,
+    /// Copies to keep loaded.
+    #[schema(minimum = 1, maximum = 64)]
+    pub replicas: u32,
+    /// How far optimisation may stray.
+    #[serde(default)]
+    pub tolerance: Tolerance,
+}
+
+impl DeploySpec {
+    /// Reads a spec, recording every mistake.
+    pub fn read(value: Value, pointer: &str, violations: &mut Violations) -> Option<Self> {
+        let mut r = ObjectReader::new(value, pointer, violations)?;
+        let model: Option<Name> = r.required("model");
+        let version: Option<u32> = r.required("version");
+        let endpoint = r.optional("endpoint").or_else(|| model.clone());
+        let replicas: u32 = r.optional("replicas").unwrap_or(1);
+        let tolerance: Tolerance = r.optional("tolerance").unwrap_or_default();
+        let v = r.violations();
+        if let Some(version) = version {
+            v.check_range(
+                &format!("{pointer}/version"),
+                version,
+                1,
+                i32::MAX.unsigned_abs(),
+            );
+        }
+        v.check_range(
+            &format!("{pointer}/replicas"),
+            replicas,
+            1,
+            limits::MAX_REPLICAS,
+        );
+        v.check_range(
+            &format!("{pointer}/tolerance/agreement"),
+            tolerance.agreement,
+            0.0,
+            1.0,
+        );
+        v.check_range(
+            &format!("{pointer}/tolerance/max_difference"),
+            tolerance.max_difference,
+            0.0,
+            1e6,
+        );
+        r.finish();
+        Some(Self {
+            model: model?,
+            version: version?,
+            endpoint: endpoint?,
+            replicas,
+            tolerance,
+        })
+    }
+}

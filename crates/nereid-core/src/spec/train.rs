@@ -1,0 +1,444 @@
+//! The spec of a training job, read and checked as a whole against its dataset's schema.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+use utoipa::ToSchema;
+
+use super::{
+    fit::{Callback, ClassWeight, FitOptions, Loss, Metric, Optimizer},
+    layers::{Activation, Layer},
+    network::{Network, Plan},
+};
+use crate::{
+    Name,
+    datasets::{DatasetSchema, TargetSchema},
+    limits,
+    validation::{ObjectReader, Violations, escape, parse},
+};
+
+/// Version of the spec's format, stored with each job.
+pub const SPEC_VERSION: u32 = 1;
+
+/// A dataset, or one version of it: `digits` or `digits@3`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DatasetRef {
+    /// Name of the dataset.
+    pub name: Name,
+    /// Version; the newest at submission unless given.
+    pub version: Option<u32>,
+}
+
+/// Why a string is not a [`DatasetRef`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{given:?} is neither a dataset's name nor name@version: {reason}")]
+pub struct InvalidDatasetRef {
+    given: String,
+    reason: String,
+}
+
+impl FromStr for DatasetRef {
+    type Err = InvalidDatasetRef;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let invalid = |reason: String| InvalidDatasetRef {
+            given: s.chars().take(80).collect(),
+            reason,
+        };
+        let (name, version) = match s.split_once('@') {
+            None => (s, None),
+            Some((name, version)) => {
+                let number: u32 = version
+                    .parse()
+                    .ok()
+                    .filter(|&n| {
+                        n > 0 && i32::try_from(n).is_ok() && !version.starts_with(['+', '0'])
+                    })
+                    .ok_or_else(|| invalid("a version is a whole number from 1".to_owned()))?;
+                (name, Some(number))
+            }
+        };
+        let name = name.parse().map_err(|e| invalid(format!("the name {e}")))?;
+        Ok(Self { name, version })
+    }
+}
+
+impl TryFrom<String> for DatasetRef {
+    type Error = InvalidDatasetRef;
+    fn try_from(s: String) -> Result<Self, Self::Error> {
+        s.parse()
+    }
+}
+
+impl From<DatasetRef> for String {
+    fn from(r: DatasetRef) -> Self {
+        r.to_string()
+    }
+}
+
+impl fmt::Display for DatasetRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            None => write!(f, "{}", self.name),
+            Some(v) => write!(f, "{}@{v}", self.name),
+        }
+    }
+}
+
+/// What to train, on what and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrainSpec {
+    /// Name of the model that gets a new version.
+    pub model: Name,
+    /// Training data.
+    #[schema(value_type = String, pattern = "^[a-z0-9][a-z0-9._-]*(@[1-9][0-9]*)?$", max_length = 74, example = "digits@1")]
+    pub dataset: DatasetRef,
+    /// Data to validate on after each epoch, instead of `fit.validation_split`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, pattern = "^[a-z0-9][a-z0-9._-]*(@[1-9][0-9]*)?$", max_length = 74, example = "digits@1")]
+    pub validation_dataset: Option<DatasetRef>,
+    /// Data for the final evaluation, instead of `fit.test_split`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, pattern = "^[a-z0-9][a-z0-9._-]*(@[1-9][0-9]*)?$", max_length = 74, example = "digits@1")]
+    pub test_dataset: Option<DatasetRef>,
+    /// The layers.
+    pub network: Network,
+    /// What training minimises.
+    pub loss: Loss,
+    /// What changes the weights; Adam unless given.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// What is measured beside the loss.
+    #[serde(default)]
+    #[schema(max_items = 9)]
+    pub metrics: Vec<Metric>,
+    /// Options of the training loop.
+    #[serde(default)]
+    pub fit: FitOptions,
+    /// What happens after epochs.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    pub callbacks: Vec<Callback>,
+}
+
+impl TrainSpec {
+    /// Reads a spec, recording every mistake that shows without the dataset.
+    pub fn read(value: Value, pointer: &str, violations: &mut Violations) -> Option<Self> {
+        let mut r = ObjectReader::new(value, pointer, violations)?;
+        let model = r.required("model");
+        let dataset = r.required("dataset");
+        let validation_dataset: Option<DatasetRef> = r.optional("validation_dataset");
+        let test_dataset: Option<DatasetRef> = r.optional("test_dataset");
+        let network = r.required_with("network", Network::read);
+        let loss = r.required("loss");
+        let optimizer: Optimizer = r.optional("optimizer").unwrap_or_default();
+        optimizer.check(&format!("{pointer}/optimizer"), r.violations());
+        let metrics = r.list_with("metrics", 9, read_metric);
+        let fit: FitOptions = r.optional("fit").unwrap_or_default();
+        fit.check(&format!("{pointer}/fit"), r.violations());
+        let callbacks = r.list_with("callbacks", limits::MAX_CALLBACKS, |value, at, v| {
+            let callback: Callback = parse(value, at, v)?;
+            callback.check(at, v);
+            Some(callback)
+        });
+        if validation_dataset.is_some() && fit.validation_split > 0.0 {
+            let at = format!("{pointer}/validation_dataset");
+            let detail = "validation_dataset and fit.validation_split exclude each other";
+            r.violations().push(at, "conflict", detail);
+        }
+        if test_dataset.is_some() && fit.test_split > 0.0 {
+            let at = format!("{pointer}/test_dataset");
+            r.violations().push(
+                at,
+                "conflict",
+                "test_dataset and fit.test_split exclude each other",
+            );
+        }
+        r.finish();
+        Some(Self {
+            model: model?,
+            dataset: dataset?,
+            validation_dataset,
+            test_dataset,
+            network: network?,
+            loss: loss?,
+            optimizer,
+            metrics,
+            fit,
+            callbacks,
+        })
+    }
+
+    /// Checks the spec against the dataset it names and resolves the network's shapes.
+    ///
+    /// # Errors
+    /// Every mistake found, each with its pointer below `pointer`.
+    pub fn plan(
+        &self,
+        schema: &DatasetSchema,
+        rows: u64,
+        pointer: &str,
+    ) -> Result<Plan, Violations> {
+        let mut v = Violations::default();
+        let plan = match self
+            .network
+            .plan(&schema.shape, &format!("{pointer}/network"))
+        {
+            Ok(plan) => Some(plan),
+            Err(errors) => {
+                for e in errors.into_vec() {
+                    v.push(e.pointer, &e.code, e.detail);
+                }
+                None
+            }
+        };
+        self.check_target(schema, plan.as_ref(), pointer, &mut v);
+        self.check_metrics(schema, pointer, &mut v);
+        self.check_monitors(pointer, &mut v);
+        self.check_rows(rows, pointer, &mut v);
+        match plan {
+            Some(plan) => v.into_result(plan),
+            None => Err(v),
+        }
+    }
+
+    /// Tells whether the network's output is logits rather than probabilities.
+    #[must_use]
+    pub fn outputs_logits(&self) -> bool {
+        self.loss.is_classification()
+            && self
+                .loss
+                .from_logits()
+                .unwrap_or_else(|| !self.ends_in_probabilities())
+    }
+
+    /// Tells whether each epoch ends with a validation.
+    #[must_use]
+    pub fn validates(&self) -> bool {
+        self.validation_dataset.is_some() || self.fit.validation_split > 0.0
+    }
+
+    fn ends_in_probabilities(&self) -> bool {
+        let last = self
+            .network
+            .layers
+            .iter()
+            .rev()
+            .map(|l| &l.layer)
+            .find(|l| !matches!(l, Layer::Flatten(_) | Layer::Reshape(_) | Layer::Dropout(_)));
+        let activation = match last {
+            Some(Layer::Dense(l)) => l.activation,
+            Some(Layer::Conv1D(l)) => l.activation,
+            Some(Layer::Conv2D(l)) => l.activation,
+            Some(Layer::Activation(l)) => l.activation,
+            _ => Activation::Linear,
+        };
+        match self.loss {
+            Loss::BinaryCrossentropy { .. } => activation == Activation::Sigmoid,
+            _ => activation == Activation::Softmax,
+        }
+    }
+
+    fn check_target(
+        &self,
+        schema: &DatasetSchema,
+        plan: Option<&Plan>,
+        pointer: &str,
+        v: &mut Violations,
+    ) {
+        let at = format!("{pointer}/loss");
+        let expected = match (&schema.target, self.loss.is_classification()) {
+            (None, _) => {
+                v.push(
+                    format!("{pointer}/dataset"),
+                    "no_target",
+                    "the dataset has no label to learn",
+                );
+                return;
+            }
+            (Some(TargetSchema::Class { classes, .. }), true) => match self.loss {
+                Loss::BinaryCrossentropy { .. } => {
+                    v.check(classes.len() == 2, &at, "target_mismatch", || {
+                        format!(
+                            "binary_crossentropy needs 2 classes, the dataset has {}",
+                            classes.len()
+                        )
+                    });
+                    1
+                }
+                _ => classes.len(),
+            },
+            (Some(TargetSchema::Value { .. }), false) => 1,
+            (Some(TargetSchema::Class { name, .. }), false) => {
+                v.push(at, "target_mismatch", format!(
+                    "this loss needs a number, but {name:?} is a class; register the dataset with target \"value\" or use a cross-entropy"
+                ));
+                return;
+            }
+            (Some(TargetSchema::Value { name }), true) => {
+                v.push(at, "target_mismatch", format!(
+                    "a cross-entropy needs a class, but {name:?} is a number; register the dataset with target \"class\" or use mse"
+                ));
+                return;
+            }
+        };
+        self.check_logits(pointer, v);
+        let Some(plan) = plan else { return };
+        if plan.output() != [expected] {
+            let last = plan.layers.len().saturating_sub(1);
+            let name = plan.layers.last().map_or("", |l| l.name.as_str());
+            let got = super::shapes::show(plan.output());
+            v.push(
+                format!("{pointer}/network/layers/{last}"),
+                "shape_mismatch",
+                format!("the last layer {name:?} yields {got}, but the target needs ({expected})"),
+            );
+        }
+    }
+
+    fn check_logits(&self, pointer: &str, v: &mut Violations) {
+        let probabilities = self.ends_in_probabilities();
+        let at = format!("{pointer}/loss/from_logits");
+        match self.loss.from_logits() {
+            Some(true) if probabilities => v.push(
+                at,
+                "conflict",
+                "from_logits is true, but the network ends in probabilities; drop the last activation or from_logits",
+            ),
+            Some(false) if !probabilities => v.push(
+                at,
+                "conflict",
+                "from_logits is false, but the network does not end in softmax (or sigmoid, for binary_crossentropy)",
+            ),
+            _ => {}
+        }
+    }
+
+    fn check_metrics(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
+        let classification = self.loss.is_classification();
+        for (i, metric) in self.metrics.iter().enumerate() {
+            let at = format!("{pointer}/metrics/{i}");
+            v.check(
+                metric.is_classification() == classification,
+                &at,
+                "target_mismatch",
+                || {
+                    let kind = if classification {
+                        "a class"
+                    } else {
+                        "a number"
+                    };
+                    format!("{} does not fit a target that is {kind}", metric.key())
+                },
+            );
+            if let (Metric::TopKAccuracy { k }, Some(classes)) = (metric, schema.classes()) {
+                v.check(
+                    (1..=classes.len()).contains(k),
+                    &format!("{at}/k"),
+                    "out_of_range",
+                    || format!("{k} is not between 1 and the {} classes", classes.len()),
+                );
+            }
+            v.check(
+                !self.metrics[..i].contains(metric),
+                &at,
+                "duplicate",
+                || format!("{} is listed twice", metric.key()),
+            );
+        }
+        if let (Some(ClassWeight::ByClass(weights)), classes) =
+            (&self.fit.class_weight, schema.classes())
+        {
+            let known = classes.unwrap_or_default();
+            for class in weights.keys().filter(|c| !known.contains(c)) {
+                let at = format!("{pointer}/fit/class_weight/{}", escape(class));
+                v.push(
+                    at,
+                    "unknown_value",
+                    format!("{class:?} is no class of the dataset"),
+                );
+            }
+        }
+        v.check(
+            self.fit.class_weight.is_none() || classification,
+            &format!("{pointer}/fit/class_weight"),
+            "conflict",
+            || "class_weight needs a target that is a class".to_owned(),
+        );
+    }
+
+    fn check_monitors(&self, pointer: &str, v: &mut Violations) {
+        let mut known: Vec<String> = vec!["loss".to_owned()];
+        let scalar = |m: &&Metric| **m != Metric::ConfusionMatrix;
+        known.extend(self.metrics.iter().filter(scalar).map(Metric::key));
+        if self.validates() {
+            let validated: Vec<_> = known.iter().map(|k| format!("val_{k}")).collect();
+            known.extend(validated);
+        }
+        for (i, callback) in self.callbacks.iter().enumerate() {
+            let Some(monitor) = callback.monitor() else {
+                continue;
+            };
+            v.check(
+                known.contains(&monitor.0),
+                &format!("{pointer}/callbacks/{i}/monitor"),
+                "unknown_value",
+                || {
+                    format!(
+                        "{:?} is not measured here; measured are {}",
+                        monitor.0,
+                        known.join(", ")
+                    )
+                },
+            );
+        }
+    }
+
+    fn check_rows(&self, rows: u64, pointer: &str, v: &mut Violations) {
+        let [train, validation, test] =
+            split_sizes(rows, self.fit.validation_split, self.fit.test_split);
+        for (field, share, n) in [
+            ("validation_split", self.fit.validation_split, validation),
+            ("test_split", self.fit.test_split, test),
+        ] {
+            v.check(
+                share == 0.0 || n > 0,
+                &format!("{pointer}/fit/{field}"),
+                "out_of_range",
+                || format!("{share} of {rows} rows is none"),
+            );
+        }
+        v.check(
+            train > 0,
+            &format!("{pointer}/dataset"),
+            "out_of_range",
+            || format!("of {rows} rows none is left to train on"),
+        );
+    }
+}
+
+/// Sizes of the training, validation and test splits of `rows` rows.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "shares are within 0..=0.9 and row counts far below 2^52"
+)]
+pub fn split_sizes(rows: u64, validation: f64, test: f64) -> [u64; 3] {
+    let part = |share: f64| (rows as f64 * share).round() as u64;
+    let (validation, test) = (part(validation), part(test));
+    [rows.saturating_sub(validation + test), validation, test]
+}
+
+/// Reads a metric: `"accuracy"` or `{"type": "top_k_accuracy", "k": 3}`.
+fn read_metric(value: Value, pointer: &str, v: &mut Violations) -> Option<Metric> {
+    let value = match value {
+        Value::String(name) => serde_json::json!({ "type": name }),
+        other => other,
+    };
+    parse(value, pointer, v)
+}
