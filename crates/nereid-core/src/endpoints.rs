@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 use crate::{
     Name,
     ids::{EndpointId, ModelVersionId, ReplicaId, VariantId, WorkerId},
-    jobs::words,
     limits,
     models::{ServingArtifact, Signature},
     validation::{ObjectReader, Violations},
+    words::words,
 };
 
 words! {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::{ids::JobId, jobs::words};
+use crate::{ids::JobId, words::words};
 
 words! {
     /// Kind of a job event.

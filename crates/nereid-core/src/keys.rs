@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::{
     Name,
     ids::{KeyId, ProjectId},
-    jobs::words,
+    words::words,
 };
 
 /// First characters of each API key, by which secret scanners know it.

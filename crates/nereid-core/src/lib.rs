@@ -18,6 +18,7 @@ pub mod names;
 pub mod spec;
 pub mod tensors;
 pub mod validation;
+mod words;
 pub mod workers;
 
 pub use names::Name;

@@ -1,14 +1,20 @@
 //! Declarative specs of jobs: what a client writes, validated without a tensor framework.
 
+pub mod callbacks;
 pub mod deploy;
 pub mod fit;
 pub mod layers;
 pub mod network;
+pub mod objective;
+pub mod optimizer;
 pub mod shapes;
 pub mod train;
 
+pub use callbacks::{Callback, Monitor};
 pub use deploy::{DeploySpec, Tolerance};
-pub use fit::{Callback, ClassWeight, FitOptions, Loss, Metric, Monitor, Normalization, Optimizer};
+pub use fit::{ClassWeight, FitOptions, Normalization};
 pub use layers::{Activation, Layer, LayerSpec, Padding};
 pub use network::Network;
+pub use objective::{Loss, Metric};
+pub use optimizer::Optimizer;
 pub use train::{DatasetRef, TrainSpec};

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{ids::WorkerId, jobs::words};
+use crate::{ids::WorkerId, words::words};
 
 words! {
     /// Where a worker stands.

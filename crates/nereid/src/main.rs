@@ -1,1 +1,44 @@
-fn main(){}
+//! The `nereid` binary: command line, configuration, and the composition of roles.
+//!
+//! Nothing here computes, stores or serves; it puts the crates together.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line prints"
+)]
+
+mod cli;
+mod commands;
+mod config;
+mod demo;
+mod output;
+mod roles;
+mod shutdown;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&anyhow::Error::new(e).context("cannot start the async runtime")),
+    };
+    let code = match runtime.block_on(Box::pin(commands::run(args))) {
+        Ok(code) => code,
+        Err(e) => fail(&e),
+    };
+    // A training that has not seen its directive yet must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    code
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("nereid: {error:#}");
+    ExitCode::FAILURE
+}

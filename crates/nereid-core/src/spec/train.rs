@@ -8,9 +8,12 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use super::{
-    fit::{Callback, ClassWeight, FitOptions, Loss, Metric, Optimizer},
+    callbacks::Callback,
+    fit::{ClassWeight, FitOptions},
     layers::{Activation, Layer},
     network::{Network, Plan},
+    objective::{Loss, Metric},
+    optimizer::Optimizer,
 };
 use crate::{
     Name,

@@ -1,0 +1,183 @@
+//! Connection, authentication, and how requests and answers are encoded.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, Response};
+use serde::{Serialize, de::DeserializeOwned};
+use url::Url;
+use uuid::Uuid;
+
+use crate::error::{ClientError, Problem};
+
+/// Longest wait for an answer, except for uploads, registrations and streams.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Client of one Nereid server; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    token: Option<String>,
+}
+
+impl Client {
+    /// Makes a client of the server at `base`, with an API key unless it needs none.
+    pub fn new(base: &str, token: Option<String>) -> Result<Self, ClientError> {
+        let bad = |detail: String| ClientError::BadUrl {
+            given: base.to_owned(),
+            detail,
+        };
+        let mut url = Url::parse(base).map_err(|e| bad(e.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(bad("the scheme must be http or https".to_owned()));
+        }
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(concat!("nereid/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| bad(e.to_string()))?;
+        Ok(Self {
+            http,
+            base: url,
+            token,
+        })
+    }
+
+    /// Returns the server's address.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Builds the URL of `segments`, each escaped.
+    pub(crate) fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+    ) -> Result<T, ClientError> {
+        let request = self
+            .request(Method::GET, self.url(segments))
+            .timeout(TIMEOUT);
+        decode(send(request).await?).await
+    }
+
+    pub(crate) async fn get_query<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<T, ClientError> {
+        let request = self
+            .request(Method::GET, self.url(segments))
+            .query(query)
+            .timeout(TIMEOUT);
+        decode(send(request).await?).await
+    }
+
+    /// Sends a POST with a fresh idempotency key, so that a lost answer can be asked for again.
+    pub(crate) async fn post<B: Serialize + Sync + ?Sized, T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        body: &B,
+        timeout: Duration,
+    ) -> Result<T, ClientError> {
+        let key = Uuid::now_v7().to_string();
+        let mut tries = 0;
+        loop {
+            let request = self
+                .request(Method::POST, self.url(segments))
+                .header("idempotency-key", &key)
+                .timeout(timeout)
+                .json(body);
+            match send(request).await {
+                Ok(response) => return decode(response).await,
+                Err(ClientError::Transport { source, .. }) if source.is_connect() && tries < 3 => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// As [`Client::post`], with the usual time limit.
+    pub(crate) async fn post_quick<B: Serialize + Sync + ?Sized, T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        body: &B,
+    ) -> Result<T, ClientError> {
+        self.post(segments, body, TIMEOUT).await
+    }
+
+    pub(crate) async fn delete(&self, segments: &[&str]) -> Result<(), ClientError> {
+        let request = self
+            .request(Method::DELETE, self.url(segments))
+            .timeout(TIMEOUT);
+        send(request).await.map(drop)
+    }
+
+    /// Tells whether the server is ready to work.
+    pub async fn ready(&self) -> Result<bool, ClientError> {
+        let request = self
+            .request(Method::GET, self.url(&["readyz"]))
+            .timeout(CONNECT_TIMEOUT);
+        match send(request).await {
+            Ok(_) => Ok(true),
+            Err(ClientError::Problem(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// Sends a request; anything but success becomes an error.
+pub(crate) async fn send(request: RequestBuilder) -> Result<Response, ClientError> {
+    let response = request.send().await.map_err(transport)?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let (url, status) = (response.url().to_string(), response.status());
+    let body = response.bytes().await.map_err(transport)?;
+    Err(match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => ClientError::Problem(Box::new(problem)),
+        Err(_) => ClientError::Unexpected {
+            url,
+            detail: format!("HTTP {status} without a problem document"),
+        },
+    })
+}
+
+/// Decodes a JSON answer.
+pub(crate) async fn decode<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    let url = response.url().to_string();
+    let body = response.bytes().await.map_err(transport)?;
+    serde_json::from_slice(&body).map_err(|e| ClientError::Unexpected {
+        url,
+        detail: e.to_string(),
+    })
+}
+
+pub(crate) fn transport(source: reqwest::Error) -> ClientError {
+    let url = source.url().map_or_else(String::new, ToString::to_string);
+    ClientError::Transport {
+        url,
+        source: source.without_url(),
+    }
+}

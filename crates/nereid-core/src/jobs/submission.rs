@@ -1,0 +1,178 @@
+//! What a client submits: spec and options, read with all mistakes at once.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::JobKind;
+use crate::{
+    Name, limits,
+    spec::{DeploySpec, TrainSpec},
+    validation::{ObjectReader, Violations},
+};
+
+/// The validated spec of a job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", content = "spec", rename_all = "snake_case")]
+pub enum JobSpec {
+    /// Trains a network and publishes a model version.
+    Train(TrainSpec),
+    /// Optimises a model version and serves it behind an endpoint.
+    Deploy(DeploySpec),
+}
+
+impl JobSpec {
+    /// Returns the kind.
+    #[must_use]
+    pub const fn kind(&self) -> JobKind {
+        match self {
+            Self::Train(_) => JobKind::Train,
+            Self::Deploy(_) => JobKind::Deploy,
+        }
+    }
+
+    /// Returns the model the job is about.
+    #[must_use]
+    pub const fn model(&self) -> &Name {
+        match self {
+            Self::Train(s) => &s.model,
+            Self::Deploy(s) => &s.model,
+        }
+    }
+}
+
+/// How a job is queued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobOptions {
+    /// Free key-value pairs to find the job by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// 0 (last) to 100 (first).
+    #[serde(default = "default_priority")]
+    #[schema(maximum = 100)]
+    pub priority: u8,
+    /// Most attempts before the job fails.
+    #[serde(default = "default_attempts")]
+    #[schema(minimum = 1, maximum = 20)]
+    pub max_attempts: u32,
+}
+
+const fn default_priority() -> u8 {
+    50
+}
+const fn default_attempts() -> u32 {
+    3
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            labels: BTreeMap::new(),
+            priority: default_priority(),
+            max_attempts: default_attempts(),
+        }
+    }
+}
+
+/// A job as a client submits it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NewJob {
+    /// Kind and spec.
+    #[serde(flatten)]
+    pub spec: JobSpec,
+    /// How it is queued.
+    #[serde(flatten)]
+    pub options: JobOptions,
+}
+
+impl NewJob {
+    /// Reads a submission, collecting every mistake that shows without the database.
+    ///
+    /// # Errors
+    /// All mistakes, with pointers into `value`.
+    pub fn read(value: Value) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let job = Self::read_into(value, &mut violations);
+        match job {
+            Some(job) => violations.into_result(job),
+            None => Err(violations),
+        }
+    }
+
+    fn read_into(value: Value, violations: &mut Violations) -> Option<Self> {
+        let mut r = ObjectReader::new(value, "", violations)?;
+        let kind: Option<JobKind> = r.required("kind");
+        let options = JobOptions::read(&mut r);
+        let spec = r.required_with("spec", |value, at, v| match kind {
+            Some(JobKind::Train) => TrainSpec::read(value, at, v).map(JobSpec::Train),
+            Some(JobKind::Deploy) => DeploySpec::read(value, at, v).map(JobSpec::Deploy),
+            None => None,
+        });
+        r.finish();
+        Some(Self {
+            spec: spec?,
+            options,
+        })
+    }
+}
+
+impl JobOptions {
+    /// Reads the options from the object that also holds the spec.
+    pub fn read(r: &mut ObjectReader<'_>) -> Self {
+        let defaults = Self::default();
+        let options = Self {
+            labels: r.optional("labels").unwrap_or_default(),
+            priority: r.optional("priority").unwrap_or(defaults.priority),
+            max_attempts: r.optional("max_attempts").unwrap_or(defaults.max_attempts),
+        };
+        let at = [
+            r.pointer_to("labels"),
+            r.pointer_to("priority"),
+            r.pointer_to("max_attempts"),
+        ];
+        let v = r.violations();
+        check_tags(&options.labels, &at[0], v);
+        v.check_range(&at[1], options.priority, 0, limits::MAX_PRIORITY);
+        v.check_range(&at[2], options.max_attempts, 1, limits::MAX_ATTEMPTS);
+        options
+    }
+}
+
+/// Records labels or tags that are too many or too long.
+pub fn check_tags(tags: &BTreeMap<String, String>, pointer: &str, v: &mut Violations) {
+    v.check(tags.len() <= limits::MAX_TAGS, pointer, "too_many", || {
+        format!(
+            "{} entries are more than the {} allowed",
+            tags.len(),
+            limits::MAX_TAGS
+        )
+    });
+    for (key, value) in tags {
+        let at = format!("{pointer}/{}", crate::validation::escape(key));
+        let key_len = key.chars().count();
+        v.check(
+            (1..=limits::MAX_TAG_KEY_LEN).contains(&key_len),
+            &at,
+            "too_long",
+            || {
+                format!(
+                    "a key of {key_len} characters is not between 1 and {}",
+                    limits::MAX_TAG_KEY_LEN
+                )
+            },
+        );
+        let len = value.chars().count();
+        v.check(len <= limits::MAX_TAG_VALUE_LEN, &at, "too_long", || {
+            format!(
+                "{len} characters are more than the {} allowed",
+                limits::MAX_TAG_VALUE_LEN
+            )
+        });
+        let clean = !key.contains('\0') && !value.contains('\0');
+        v.check(clean, &at, "invalid_value", || {
+            "a NUL character is not allowed".to_owned()
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! `nereid dataset …`
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context as _, bail};
+use nereid_client::{Client, NewDataset};
+use nereid_core::datasets::{DatasetFormat, DatasetSource, FileRole};
+
+use super::Context;
+use crate::{
+    cli::{DatasetAdd, DatasetCommand},
+    output,
+};
+
+pub async fn run(context: &Context, command: DatasetCommand) -> anyhow::Result<()> {
+    match command {
+        DatasetCommand::Add(args) => add(context, args).await,
+        DatasetCommand::List => list(context).await,
+    }
+}
+
+async fn add(context: &Context, args: DatasetAdd) -> anyhow::Result<()> {
+    let format = match args.format {
+        Some(format) => format,
+        None => guess_format(&args.file)?,
+    };
+    let mut files = BTreeMap::from([(FileRole::Data, locate(&context.client, &args.file).await?)]);
+    if let Some(labels) = &args.labels {
+        files.insert(FileRole::Labels, locate(&context.client, labels).await?);
+    }
+    let new = NewDataset {
+        name: args.name,
+        description: args.description,
+        tags: BTreeMap::new(),
+        source: DatasetSource {
+            format,
+            files,
+            label_column: args.label_column,
+            shape: args.shape,
+            target: args.target,
+        },
+    };
+    let version = context.client.register_dataset(&new).await?;
+    if context.json {
+        return output::json(&version);
+    }
+    println!(
+        "{}@{}: {} rows of shape {:?}{}",
+        version.dataset,
+        version.version,
+        version.statistics.rows,
+        version.schema.shape,
+        version
+            .schema
+            .classes()
+            .map_or(String::new(), |c| format!(", {} classes", c.len())),
+    );
+    Ok(())
+}
+
+/// Uploads a local file; an S3 URI is already where it should be.
+async fn locate(client: &Client, file: &str) -> anyhow::Result<String> {
+    if file.starts_with("s3://") {
+        return Ok(file.to_owned());
+    }
+    Ok(client.upload_file(Path::new(file)).await?.uri)
+}
+
+fn guess_format(file: &str) -> anyhow::Result<DatasetFormat> {
+    let name = Path::new(file)
+        .file_name()
+        .and_then(|n| n.to_str())
+        .context("no file name")?;
+    let name = name.to_ascii_lowercase();
+    let stem = name.strip_suffix(".gz").unwrap_or(&name);
+    Ok(match stem.rsplit(['.', '-']).next() {
+        Some("csv") => DatasetFormat::Csv,
+        Some("npy") => DatasetFormat::Npy,
+        Some("idx" | "ubyte") => DatasetFormat::Idx,
+        _ => {
+            bail!("the format of {file:?} does not show in its name; give --format csv, idx or npy")
+        }
+    })
+}
+
+async fn list(context: &Context) -> anyhow::Result<()> {
+    let datasets = context.client.datasets(1000).await?;
+    if context.json {
+        return output::json(&datasets);
+    }
+    let rows = datasets
+        .iter()
+        .map(|d| {
+            [
+                d.name.to_string(),
+                d.latest.version.to_string(),
+                d.latest.statistics.rows.to_string(),
+                format!("{:?}", d.latest.schema.shape),
+                d.latest
+                    .schema
+                    .classes()
+                    .map_or_else(|| "-".to_owned(), |c| c.len().to_string()),
+                output::time(d.latest.created_at),
+            ]
+        })
+        .collect();
+    output::table(
+        ["NAME", "VERSION", "ROWS", "SHAPE", "CLASSES", "REGISTERED"],
+        rows,
+    );
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! What client commands print: tables for people, JSON for scripts.
+
+use chrono::{DateTime, Utc};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+/// Prints `value` as JSON.
+pub fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Prints rows as a table, or says that there are none.
+pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) {
+    if rows.is_empty() {
+        println!("none");
+        return;
+    }
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    println!("{table}");
+}
+
+/// Formats a time for a table.
+pub fn time(at: DateTime<Utc>) -> String {
+    at.format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// Formats metrics as `accuracy 0.9812, loss 0.0561`.
+pub fn metrics<'a>(values: impl IntoIterator<Item = (&'a String, &'a f64)>) -> String {
+    let shown: Vec<_> = values
+        .into_iter()
+        .map(|(k, v)| format!("{k} {v:.4}"))
+        .collect();
+    shown.join(", ")
+}

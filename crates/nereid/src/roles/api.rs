@@ -1,0 +1,126 @@
+//! `nereid api`: the REST API and the inference gateway; stateless, any number.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use nereid_api::{ApiConfig, ApiParts, ApiState, AuthMode};
+use nereid_core::{clock::SystemClock, engine::LocalReplicas};
+use nereid_objects::Objects;
+use nereid_store::{Store, notify::Wakeups};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{cli::ApiArgs, config::Config, shutdown::Signals};
+
+/// Runs until a signal comes.
+pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
+    let listen = args.listen.unwrap_or(config.api.listen);
+    let listener = bind(listen).await?;
+    let store = super::connect_store(config, "nereid api").await?;
+    store.check_schema().await?;
+    if !store.has_keys().await? {
+        bail!(
+            "refusing to start without authentication: make a key first with `nereid key create --role admin`"
+        );
+    }
+    let objects = super::connect_objects(config).await?;
+    let shutdown = CancellationToken::new();
+    let (wakeups, listening) = store.listen(shutdown.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        listening.await;
+        Ok(())
+    });
+    let address = listener.local_addr()?;
+    let local = None;
+    let parts = Parts {
+        store: store.clone(),
+        objects,
+        wakeups,
+        local,
+        auth: AuthMode::Keys,
+    };
+    spawn(parts, listener, &shutdown, &mut tasks).await?;
+    println!("  API        http://{address}");
+    tasks.spawn({
+        let shutdown = shutdown.clone();
+        async move {
+            signals.cancel(shutdown).await;
+            Ok(())
+        }
+    });
+    run_until_stopped(tasks, &shutdown).await?;
+    store.close().await;
+    Ok(())
+}
+
+/// What differs between `api` and `dev`.
+pub struct Parts {
+    pub store: Store,
+    pub objects: Objects,
+    pub wakeups: Wakeups,
+    pub local: Option<Arc<dyn LocalReplicas>>,
+    pub auth: AuthMode,
+}
+
+/// Binds a listener; a busy port is named.
+pub async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; if it is in use, choose another port (0 picks one)")
+    })
+}
+
+/// Starts the API's tasks.
+pub async fn spawn(
+    parts: Parts,
+    listener: TcpListener,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let state = ApiState::new(ApiParts {
+        cluster_secret: parts.store.cluster_secret().await?,
+        store: parts.store,
+        objects: parts.objects,
+        inspector: nereid_engine::engine().inspector,
+        wakeups: parts.wakeups,
+        local: parts.local,
+        clock: Arc::new(SystemClock),
+        shutdown: shutdown.clone(),
+        config: ApiConfig::new(parts.auth),
+    })?;
+    let gateway = state.gateway.clone();
+    let token = shutdown.clone();
+    tasks.spawn(async move {
+        gateway.run(token).await;
+        Ok(())
+    });
+    let router = nereid_api::router(state);
+    let token = shutdown.clone();
+    tasks.spawn(async move { Ok(nereid_api::serve(listener, router, token).await?) });
+    Ok(())
+}
+
+/// Waits for all tasks; the first one that ends, however it does, ends the others.
+pub async fn run_until_stopped(
+    mut tasks: JoinSet<anyhow::Result<()>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        shutdown.cancel();
+        let ended = ended.context("a task panicked").and_then(|r| r);
+        if result.is_ok() {
+            result = ended;
+        }
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(super::STOP_WITHIN, drained)
+            .await
+            .is_err()
+        {
+            tracing::warn!("not everything ended in time; leaving it behind");
+            tasks.abort_all();
+        }
+    }
+    result
+}

@@ -1,0 +1,66 @@
+//! `nereid worker`: trains, optimises and serves; any number, on any machine.
+
+use std::sync::Arc;
+
+use nereid_core::clock::SystemClock;
+use nereid_worker::{Worker, WorkerConfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{api::run_until_stopped, host_name};
+use crate::{cli::WorkerArgs, config::Config, shutdown::Signals};
+
+/// Runs until a signal comes.
+pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
+    let store = super::connect_store(config, "nereid worker").await?;
+    store.check_schema().await?;
+    let objects = super::connect_objects(config).await?;
+    let shutdown = CancellationToken::new();
+    let (wakeups, listening) = store.listen(shutdown.clone());
+    let mut settings = settings(config);
+    settings.slots = args.slots.unwrap_or(settings.slots);
+    settings.device = args.device.unwrap_or(settings.device);
+    settings.labels.extend(args.labels.iter().cloned());
+    let id = settings.id;
+    let engine = nereid_engine::engine();
+    let worker = Worker::new(
+        settings,
+        store.clone(),
+        objects,
+        engine,
+        wakeups,
+        Arc::new(SystemClock),
+    )
+    .await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        listening.await;
+        Ok(())
+    });
+    let token = shutdown.clone();
+    tasks.spawn(async move { Ok(worker.run(token).await?) });
+    let token = shutdown.clone();
+    tasks.spawn(async move {
+        signals.cancel(token).await;
+        Ok(())
+    });
+    println!("worker {id} takes jobs");
+    run_until_stopped(tasks, &shutdown).await?;
+    store.close().await;
+    Ok(())
+}
+
+/// A worker's settings by the configuration.
+pub fn settings(config: &Config) -> WorkerConfig {
+    let from = &config.worker;
+    let mut settings = WorkerConfig::new(host_name(), &from.data_dir);
+    settings.device = from.device;
+    settings.labels = from.labels.clone();
+    settings.slots = from.slots;
+    settings.lease = from.lease;
+    settings.heartbeat = from.heartbeat;
+    settings.inference_addr = from.listen;
+    settings.advertise_url = from.advertise_url.clone();
+    settings
+}

@@ -1,0 +1,20 @@
+//! Drives the real binary from outside: real Postgres, real S3 protocol, real HTTP, real training.
+//!
+//! Nothing has to run beforehand. Tests share one server as long as any of them needs it; it ends
+//! with the last one.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod auth;
+mod bad_inputs;
+mod cli;
+mod datasets;
+mod idempotency;
+mod jobs;
+mod lifecycle;
+mod main_job;
+mod predict;
+mod support;
