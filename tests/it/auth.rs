@@ -30,6 +30,7 @@ impl Services {
             access_key: "operator".to_owned(),
             secret_key: "operator-secret".to_owned(),
             buckets: Vec::new(),
+            durable: false,
         })
         .await
         .unwrap();

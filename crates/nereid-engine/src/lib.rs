@@ -1,1 +1,51 @@
-//! x
+//! The training and inference engine of Nereid, on the burn framework.
+//!
+//! Implements the traits of [`nereid_core::engine`]. It knows nothing of HTTP, S3 or Postgres;
+//! no type of the framework appears in its interface.
+
+mod artifact;
+mod data;
+mod device;
+mod guard;
+mod model;
+mod network;
+mod outputs;
+mod preprocessing;
+mod random;
+mod serving;
+mod tensors_file;
+mod training;
+
+use std::sync::Arc;
+
+use nereid_core::engine::Engine;
+
+/// Version of the framework; a test holds it against the lock file.
+const FRAMEWORK_VERSION: &str = "burn 0.22.1";
+
+/// Returns the engine.
+#[must_use]
+pub fn engine() -> Engine {
+    Engine {
+        inspector: Arc::new(data::DatasetInspector),
+        trainer: Arc::new(training::NetworkTrainer),
+        optimizer: Arc::new(serving::ModelOptimizer),
+        loader: Arc::new(serving::ModelLoader),
+    }
+}
+
+/// Returns the version of the framework, which is recorded with each model.
+#[must_use]
+pub const fn framework_version() -> &'static str {
+    FRAMEWORK_VERSION
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn framework_version_is_the_locked_one() {
+        let lock = include_str!("../../../Cargo.lock");
+        let version = super::framework_version().replace(' ', "\"\nversion = \"");
+        assert!(lock.contains(&format!("name = \"{version}\"")));
+    }
+}

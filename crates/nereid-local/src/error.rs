@@ -20,7 +20,9 @@ pub enum LocalError {
         pid: Option<u32>,
     },
     /// Something else listens on the address.
-    #[error("{addr} is already in use: stop what listens there, or choose another port (0 picks one)")]
+    #[error(
+        "{addr} is already in use: stop what listens there, or choose another port (0 picks one)"
+    )]
     PortInUse {
         /// The address asked for.
         addr: SocketAddr,

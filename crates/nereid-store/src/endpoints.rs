@@ -1,30 +1,265 @@
 //! Endpoints: desired generations of variants, replicas that workers hold, routes for the gateway.
 
-use nereid_core::{Name, endpoints::*, ids::*};
-use crate::{Page, PageRequest, Store, StoreError, WriteTx};
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use nereid_core::{
+    Name,
+    endpoints::{Endpoint, EndpointSpec, Replica, Variant, VariantSpec},
+    ids::{EndpointId, ProjectId},
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    Page, PageRequest, ResourceKind, Store, StoreError, WriteTx, audit, notify::Wake, rows::Row,
+};
+
+pub(crate) mod generations;
+mod reconcile;
+mod replicas;
+mod routes;
+
+struct EndpointRow {
+    id: Uuid,
+    name: String,
+    status: String,
+    generation: i32,
+    serving_generation: Option<i32>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl EndpointRow {
+    fn endpoint(self, variants: Vec<Variant>) -> Result<Endpoint, StoreError> {
+        let row = Row::new("endpoints", &self.id);
+        let serving = self.serving_generation;
+        let serving = serving.map(|g| row.number("serving_generation", g));
+        Ok(Endpoint {
+            id: self.id.into(),
+            name: row.name("name", self.name)?,
+            status: row.word("status", &self.status)?,
+            generation: row.number("generation", self.generation)?,
+            serving_generation: serving.transpose()?,
+            variants,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        })
+    }
+}
 
 impl WriteTx {
     /// Creates an endpoint; each variant's version must have a serving artifact (Conflict `not_deployed`, naming which).
-    pub async fn create_endpoint(&mut self, name: &Name, spec: &EndpointSpec) -> Result<Endpoint, StoreError> { todo!() }
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`]; [`StoreError::NotFound`] for a version;
+    /// [`StoreError::Conflict`] `not_deployed`.
+    pub async fn create_endpoint(
+        &mut self,
+        name: &Name,
+        spec: &EndpointSpec,
+    ) -> Result<Endpoint, StoreError> {
+        let variants = generations::resolve(&mut self.tx, self.project, spec).await?;
+        let id = generations::insert_endpoint(&mut self.tx, self.project, name)
+            .await?
+            .ok_or_else(|| StoreError::AlreadyExists {
+                kind: ResourceKind::Endpoint,
+                id: name.to_string(),
+            })?;
+        generations::insert(&mut self.tx, id, 1, &variants, None).await?;
+        self.audit("create", &format!("endpoint/{name}")).await?;
+        self.wake(Wake::Endpoints);
+        read_endpoint(&mut self.tx, self.project, name).await
+    }
+
     /// A new generation with the variants of the one that served before the newest (Conflict `no_previous` if none).
-    pub async fn rollback_endpoint(&mut self, name: &Name) -> Result<Endpoint, StoreError> { todo!() }
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also if a version has been deleted since;
+    /// [`StoreError::Conflict`] `no_previous`.
+    pub async fn rollback_endpoint(&mut self, name: &Name) -> Result<Endpoint, StoreError> {
+        let id = generations::find(&mut self.tx, self.project, name).await?;
+        let previous = generations::previous(&mut self.tx, id).await?;
+        let spec = previous.ok_or_else(|| {
+            let what = format!("no generation of endpoint {name} served before the newest one");
+            StoreError::conflict("no_previous", what)
+        })?;
+        let variants = generations::resolve(&mut self.tx, self.project, &spec).await?;
+        generations::add(&mut self.tx, id, &variants, None).await?;
+        self.audit("rollback", &format!("endpoint/{name}")).await?;
+        self.wake(Wake::Endpoints);
+        read_endpoint(&mut self.tx, self.project, name).await
+    }
 }
 
 impl Store {
     /// A new generation with these variants.
-    pub async fn update_endpoint(&self, project: ProjectId, name: &Name, spec: &EndpointSpec) -> Result<Endpoint, StoreError> { todo!() }
-    pub async fn endpoint(&self, project: ProjectId, name: &Name) -> Result<Endpoint, StoreError> { todo!() }
-    pub async fn endpoints(&self, project: ProjectId, page: &PageRequest) -> Result<Page<Endpoint>, StoreError> { todo!() }
-    pub async fn delete_endpoint(&self, project: ProjectId, name: &Name) -> Result<(), StoreError> { todo!() }
-    /// All routes of all projects that can answer, keyed by project and name, for the gateway's cache.
-    pub async fn routes(&self) -> Result<Vec<(ProjectId, Name, Route)>, StoreError> { todo!() }
-    /// Takes on missing replicas for this worker (guarded, at most one replica of a variant per worker unless no other
-    /// active worker could hold it; in a single-worker cluster all replicas land on it), advances endpoints
-    /// whose newest generation is all ready (serving_generation = generation; older generations' replicas become draining;
-    /// replica rows of deleted endpoints too), and returns what this worker is to hold now. One call = the worker's whole reconcile read.
-    pub async fn reconcile(&self, worker: WorkerId) -> Result<Vec<Assignment>, StoreError> { todo!() }
-    /// Ready → also advances the endpoint's serving generation if all variants are ready now. Failed → error kept, endpoint status failed.
-    pub async fn set_replica_status(&self, replica: ReplicaId, worker: WorkerId, status: ReplicaStatus, error: Option<&str>) -> Result<(), StoreError> { todo!() }
-    /// The worker has unloaded it.
-    pub async fn remove_replica(&self, replica: ReplicaId, worker: WorkerId) -> Result<(), StoreError> { todo!() }
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for the endpoint or a version; [`StoreError::Conflict`] `not_deployed`.
+    pub async fn update_endpoint(
+        &self,
+        project: ProjectId,
+        name: &Name,
+        spec: &EndpointSpec,
+    ) -> Result<Endpoint, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let id = generations::find(&mut tx, project, name).await?;
+        let variants = generations::resolve(&mut tx, project, spec).await?;
+        generations::add(&mut tx, id, &variants, None).await?;
+        let resource = format!("endpoint/{name}");
+        audit::record(&mut tx, project, self.actor, "update", &resource).await?;
+        let endpoint = read_endpoint(&mut tx, project, name).await?;
+        tx.commit().await?;
+        self.notify(Wake::Endpoints);
+        Ok(endpoint)
+    }
+
+    /// Reads an endpoint.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn endpoint(&self, project: ProjectId, name: &Name) -> Result<Endpoint, StoreError> {
+        read_endpoint(&mut *self.pool.acquire().await?, project, name).await
+    }
+
+    /// Lists the endpoints of a project by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] `invalid_page_token`.
+    pub async fn endpoints(
+        &self,
+        project: ProjectId,
+        page: &PageRequest,
+    ) -> Result<Page<Endpoint>, StoreError> {
+        let after = page.position::<Name>()?;
+        let mut conn = self.pool.acquire().await?;
+        let rows = sqlx::query_as!(
+            EndpointRow,
+            "SELECT id, name, status, generation, serving_generation, created_at, updated_at
+             FROM endpoints
+             WHERE project_id = $1 AND deleted_at IS NULL AND ($2::text IS NULL OR name > $2)
+             ORDER BY name LIMIT $3",
+            project.0,
+            after.as_ref().map(Name::as_str),
+            page.limit()
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        let page = page.page(rows, |r| r.name.clone(), Ok)?;
+        Ok(Page {
+            items: with_variants(&mut conn, page.items).await?,
+            next: page.next,
+        })
+    }
+
+    /// Deletes an endpoint: its name is free at once, its workers drain the replicas.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn delete_endpoint(&self, project: ProjectId, name: &Name) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let deleted = sqlx::query!(
+            "UPDATE endpoints SET deleted_at = now() WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL",
+            project.0,
+            name.as_str()
+        )
+        .execute(&mut *tx)
+        .await?;
+        if deleted.rows_affected() == 0 {
+            return Err(StoreError::not_found(ResourceKind::Endpoint, name));
+        }
+        let resource = format!("endpoint/{name}");
+        audit::record(&mut tx, project, self.actor, "delete", &resource).await?;
+        tx.commit().await?;
+        self.notify(Wake::Endpoints);
+        Ok(())
+    }
+}
+
+async fn read_endpoint(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    name: &Name,
+) -> Result<Endpoint, StoreError> {
+    let row = sqlx::query_as!(
+        EndpointRow,
+        "SELECT id, name, status, generation, serving_generation, created_at, updated_at
+         FROM endpoints WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL",
+        project.0,
+        name.as_str()
+    )
+    .fetch_optional(&mut *conn)
+    .await?;
+    let mut endpoints = with_variants(conn, row.into_iter().collect()).await?;
+    endpoints
+        .pop()
+        .ok_or_else(|| StoreError::not_found(ResourceKind::Endpoint, name))
+}
+
+/// Adds the variants of each endpoint's newest generation, with their replicas.
+async fn with_variants(
+    conn: &mut PgConnection,
+    endpoints: Vec<EndpointRow>,
+) -> Result<Vec<Endpoint>, StoreError> {
+    let ids: Vec<Uuid> = endpoints.iter().map(|e| e.id).collect();
+    let generations: Vec<i32> = endpoints.iter().map(|e| e.generation).collect();
+    let variants = sqlx::query!(
+        "SELECT v.id, v.endpoint_id, v.name, m.name AS model, mv.version, v.weight, v.replicas
+         FROM unnest($1::uuid[], $2::integer[]) AS e (id, generation)
+         JOIN endpoint_variants v ON v.endpoint_id = e.id AND v.generation = e.generation
+         JOIN model_versions mv ON mv.id = v.model_version_id
+         JOIN models m ON m.id = mv.model_id
+         ORDER BY v.endpoint_id, v.position",
+        &ids,
+        &generations
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let ids: Vec<Uuid> = variants.iter().map(|v| v.id).collect();
+    let mut replicas = read_replicas(conn, &ids).await?;
+    let mut by_endpoint: HashMap<EndpointId, Vec<Variant>> = HashMap::new();
+    for v in variants {
+        let row = Row::new("endpoint_variants", &v.id);
+        let variant = Variant {
+            spec: VariantSpec {
+                name: row.name("name", v.name)?,
+                model: row.name("model", v.model)?,
+                version: row.number("version", v.version)?,
+                weight: row.number("weight", v.weight)?,
+                replicas: row.number("replicas", v.replicas)?,
+            },
+            replicas_status: replicas.remove(&v.id).unwrap_or_default(),
+        };
+        let of_endpoint = by_endpoint.entry(v.endpoint_id.into()).or_default();
+        of_endpoint.push(variant);
+    }
+    let take = |e: EndpointRow| {
+        let variants = by_endpoint.remove(&EndpointId(e.id)).unwrap_or_default();
+        e.endpoint(variants)
+    };
+    endpoints.into_iter().map(take).collect()
+}
+
+async fn read_replicas(
+    conn: &mut PgConnection,
+    variants: &[Uuid],
+) -> Result<HashMap<Uuid, Vec<Replica>>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT id, variant_id, worker_id, status, error FROM replicas WHERE variant_id = ANY ($1) ORDER BY created_at, id",
+        variants
+    )
+    .fetch_all(conn)
+    .await?;
+    let mut replicas: HashMap<Uuid, Vec<Replica>> = HashMap::new();
+    for r in rows {
+        let replica = Replica {
+            id: r.id.into(),
+            worker_id: r.worker_id.into(),
+            status: Row::new("replicas", &r.id).word("status", &r.status)?,
+            error: r.error,
+        };
+        replicas.entry(r.variant_id).or_default().push(replica);
+    }
+    Ok(replicas)
 }

@@ -1,5 +1,7 @@
 //! Everything that can go wrong in the store.
 
+use std::fmt::Display;
+
 use thiserror::Error;
 
 /// Kind of resource an error is about.
@@ -92,6 +94,33 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Builds [`StoreError::NotFound`].
+    pub(crate) fn not_found(kind: ResourceKind, id: &(impl Display + ?Sized)) -> Self {
+        let id = id.to_string();
+        Self::NotFound { kind, id }
+    }
+
+    /// Builds [`StoreError::Conflict`].
+    pub(crate) fn conflict(code: &'static str, what: impl Into<String>) -> Self {
+        let what = what.into();
+        Self::Conflict { code, what }
+    }
+
+    /// Turns a violation of the unique index `index` into [`StoreError::AlreadyExists`].
+    pub(crate) fn exists(
+        index: &'static str,
+        kind: ResourceKind,
+        id: &(impl Display + ?Sized),
+    ) -> impl FnOnce(sqlx::Error) -> Self {
+        let id = id.to_string();
+        move |e| match &e {
+            sqlx::Error::Database(d) if d.constraint() == Some(index) => {
+                Self::AlreadyExists { kind, id }
+            }
+            _ => Self::Database(e),
+        }
+    }
+
     /// Tells whether the same call may succeed a moment later.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
@@ -105,7 +134,9 @@ impl StoreError {
                 // Classes 08 (connection), 53 (resources), 57 (operator intervention) and 40
                 // (rollback: serialisation failure, deadlock) of appendix A of Postgres' manual.
                 sqlx::Error::Database(d) => d.code().is_some_and(|c| {
-                    ["08", "53", "57", "40"].iter().any(|class| c.starts_with(class))
+                    ["08", "53", "57", "40"]
+                        .iter()
+                        .any(|class| c.starts_with(class))
                 }),
                 _ => false,
             },

@@ -1,10 +1,17 @@
 //! Write transactions that a client can safely repeat: the response is stored with the change.
 
-use nereid_core::ids::ProjectId;
+use std::sync::Arc;
+
+use nereid_core::ids::{KeyId, ProjectId};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Store, error::StoreError};
+use crate::{
+    Store, audit,
+    error::StoreError,
+    notify::{Pending, Wake},
+    rows::{self, Row},
+};
 
 /// A client's `Idempotency-Key` with the fingerprint of the request it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +49,10 @@ pub struct WriteTx {
     pub(crate) tx: sqlx::Transaction<'static, sqlx::Postgres>,
     pub(crate) project: ProjectId,
     pub(crate) key: Option<IdempotencyKey>,
+    actor: Option<KeyId>,
+    pending: Arc<Pending>,
+    /// Sent after the commit: before, the change could not be seen yet.
+    wakes: Vec<Wake>,
 }
 
 impl Store {
@@ -52,10 +63,101 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::IdempotencyInFlight`] or [`StoreError::IdempotencyMismatch`].
-    pub async fn begin(&self, project: ProjectId, key: Option<IdempotencyKey>) -> Result<Begun, StoreError> { todo!() }
+    pub async fn begin(
+        &self,
+        project: ProjectId,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Begun, StoreError> {
+        let mut write = WriteTx {
+            tx: self.pool.begin().await?,
+            project,
+            key,
+            actor: self.actor,
+            pending: Arc::clone(&self.pending),
+            wakes: Vec::new(),
+        };
+        Ok(match write.replay().await? {
+            Some(response) => Begun::Replay(response),
+            None => Begun::Fresh(write),
+        })
+    }
 }
 
 impl WriteTx {
+    /// Has the audit log name `actor` as the one who makes the change.
+    #[must_use]
+    pub fn with_actor(mut self, actor: Option<KeyId>) -> Self {
+        self.actor = actor;
+        self
+    }
+
     /// Commits, storing the response under the key if there is one.
-    pub async fn commit<T: Serialize + Sync>(self, status: u16, body: &T) -> Result<(), StoreError> { todo!() }
+    ///
+    /// # Errors
+    /// [`StoreError::Database`]; whether the change was made is then unknown, and a repetition
+    /// with the same key tells.
+    pub async fn commit<T: Serialize + Sync>(
+        mut self,
+        status: u16,
+        body: &T,
+    ) -> Result<(), StoreError> {
+        if let Some(key) = &self.key {
+            sqlx::query!(
+                "INSERT INTO idempotency_keys (project_id, key, fingerprint, status, body) VALUES ($1, $2, $3, $4, $5)",
+                self.project.0,
+                key.key,
+                key.fingerprint,
+                i32::from(status),
+                rows::json(body)?
+            )
+            .execute(&mut *self.tx)
+            .await?;
+        }
+        self.tx.commit().await?;
+        for wake in self.wakes {
+            self.pending.add(wake);
+        }
+        Ok(())
+    }
+
+    /// Notes a wake-up for after the commit.
+    pub(crate) fn wake(&mut self, wake: Wake) {
+        self.wakes.push(wake);
+    }
+
+    /// Records a change of this transaction in the audit log.
+    pub(crate) async fn audit(&mut self, action: &str, resource: &str) -> Result<(), StoreError> {
+        audit::record(&mut self.tx, self.project, self.actor, action, resource).await
+    }
+
+    async fn replay(&mut self) -> Result<Option<StoredResponse>, StoreError> {
+        let Some(key) = &self.key else {
+            return Ok(None);
+        };
+        let locked = sqlx::query_scalar!(
+            r#"SELECT pg_try_advisory_xact_lock(hashtextextended($1::text || ':' || $2::text, 0)) AS "locked!""#,
+            self.project.to_string(),
+            key.key
+        )
+        .fetch_one(&mut *self.tx)
+        .await?;
+        if !locked {
+            return Err(StoreError::IdempotencyInFlight);
+        }
+        let row = sqlx::query!(
+            "SELECT fingerprint, status, body FROM idempotency_keys WHERE project_id = $1 AND key = $2",
+            self.project.0,
+            key.key
+        )
+        .fetch_optional(&mut *self.tx)
+        .await?;
+        match row {
+            None => Ok(None),
+            Some(row) if row.fingerprint != key.fingerprint => Err(StoreError::IdempotencyMismatch),
+            Some(row) => Ok(Some(StoredResponse {
+                status: Row::new("idempotency_keys", &key.key).number("status", row.status)?,
+                body: row.body,
+            })),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! One public method is one transaction, named for its use case. Rows never leave this crate;
 //! what comes out are the types of `nereid-core`.
 
+mod audit;
 pub mod datasets;
 pub mod endpoints;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod models;
 pub mod notify;
 pub mod pages;
 pub mod queue;
+mod rows;
 pub mod store;
 pub mod workers;
 

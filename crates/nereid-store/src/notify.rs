@@ -1,11 +1,39 @@
 //! Wake-ups by LISTEN/NOTIFY: coalesced, outside of the submitting transaction, never relied on.
+//!
+//! A committing `pg_notify` takes a global lock in Postgres, so changes only note their wake-ups
+//! here; one task per process sends them, at most every few milliseconds. Listeners of the same
+//! process get them through Postgres too: one path, one order.
 
-use nereid_core::ids::{JobId, ProjectId};
-use tokio::sync::broadcast;
+use std::{
+    collections::HashSet,
+    mem,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use nereid_core::ids::JobId;
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::{
+    sync::{Notify, broadcast},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
 use crate::{Store, StoreError};
 
+/// Channel of all of Nereid's notifications.
+const CHANNEL: &str = "nereid";
+/// Least time between two sends.
+const COALESCE: Duration = Duration::from_millis(5);
+/// Most wake-ups held; beyond, everybody is told to look at everything.
+const MAX_PENDING: usize = 4096;
+/// Wake-ups that a slow subscriber may lag behind before it misses some.
+const SUBSCRIBER_BUFFER: usize = 1024;
+/// Longest pause between two attempts to connect.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
 /// What a wake-up is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Wake {
     /// A job may be waiting (submitted, retried, handed back).
     Queue,
@@ -17,17 +45,177 @@ pub enum Wake {
     Resync,
 }
 
+impl Wake {
+    fn payload(&self) -> String {
+        match self {
+            Self::Queue => "queue".to_owned(),
+            Self::Job(id) => format!("job:{id}"),
+            Self::Endpoints => "endpoints".to_owned(),
+            Self::Resync => "resync".to_owned(),
+        }
+    }
+
+    /// Reads a payload; one of a newer version that this one does not know asks to look at all.
+    fn parse(payload: &str) -> Self {
+        match payload {
+            "queue" => Self::Queue,
+            "endpoints" => Self::Endpoints,
+            other => other
+                .strip_prefix("job:")
+                .and_then(|id| id.parse().ok())
+                .map_or(Self::Resync, Self::Job),
+        }
+    }
+}
+
 /// Receives wake-ups of one process and hands them to any number of listeners; reconnects by itself.
 #[derive(Debug, Clone)]
-pub struct Wakeups { pub(crate) sender: broadcast::Sender<Wake> }
+pub struct Wakeups {
+    pub(crate) sender: broadcast::Sender<Wake>,
+}
 
 impl Wakeups {
-    pub fn subscribe(&self) -> broadcast::Receiver<Wake> { self.sender.subscribe() }
+    /// Subscribes to all wake-ups from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Wake> {
+        self.sender.subscribe()
+    }
+}
+
+/// Wake-ups noted and not yet sent.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    wakes: Mutex<HashSet<Wake>>,
+    added: Notify,
+}
+
+impl Pending {
+    pub(crate) fn add(&self, wake: Wake) {
+        let mut wakes = self.wakes.lock().unwrap_or_else(PoisonError::into_inner);
+        if wakes.len() >= MAX_PENDING {
+            wakes.clear();
+            wakes.insert(Wake::Resync);
+        }
+        wakes.insert(wake);
+        drop(wakes);
+        self.added.notify_one();
+    }
+
+    fn take(&self) -> HashSet<Wake> {
+        mem::take(&mut *self.wakes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Store {
     /// Starts the one LISTEN connection of this process; ends with `shutdown`.
-    pub fn listen(&self, shutdown: tokio_util::sync::CancellationToken) -> (Wakeups, impl Future<Output = ()> + Send + use<>) { (todo!(), async {}) }
+    ///
+    /// The future also sends what [`Store::notify`] notes; until it runs, nothing is sent.
+    pub fn listen(
+        &self,
+        shutdown: CancellationToken,
+    ) -> (Wakeups, impl Future<Output = ()> + Send + use<>) {
+        let (sender, _) = broadcast::channel(SUBSCRIBER_BUFFER);
+        let wakeups = Wakeups {
+            sender: sender.clone(),
+        };
+        let store = self.clone();
+        let drive = async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                ((), ()) = async { tokio::join!(store.receive(&sender), store.send()) } => {}
+            }
+            // What was committed just before the end still wakes the others.
+            if let Err(e) = store.flush().await {
+                tracing::debug!(error = %e, "last notifications not sent");
+            }
+        };
+        (wakeups, drive)
+    }
+
     /// Queues a notification: sent within a few ms, together with others, deduplicated. Never blocks or fails.
-    pub fn notify(&self, wake: Wake) { todo!() }
+    pub fn notify(&self, wake: Wake) {
+        self.pending.add(wake);
+    }
+
+    async fn send(&self) {
+        loop {
+            self.pending.added.notified().await;
+            let started = Instant::now();
+            if let Err(e) = self.flush().await {
+                tracing::warn!(error = %e, "notifications not sent; slow polls make up for them");
+            }
+            sleep_until(started + COALESCE).await;
+        }
+    }
+
+    async fn flush(&self) -> Result<(), StoreError> {
+        let payloads: Vec<String> = self.pending.take().iter().map(Wake::payload).collect();
+        if !payloads.is_empty() {
+            sqlx::query!(
+                "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload",
+                CHANNEL,
+                &payloads
+            )
+            .execute(&self.pool)
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn receive(&self, sender: &broadcast::Sender<Wake>) {
+        let mut backoff = COALESCE;
+        loop {
+            match self.receive_until_lost(sender, &mut backoff).await {
+                Ok(()) => tracing::warn!("LISTEN connection lost"),
+                Err(e) => tracing::warn!(error = %e, "cannot LISTEN"),
+            }
+            sleep(backoff.mul_f64(rand::random_range(0.5..1.0))).await;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        }
+    }
+
+    async fn receive_until_lost(
+        &self,
+        sender: &broadcast::Sender<Wake>,
+        backoff: &mut Duration,
+    ) -> Result<(), StoreError> {
+        // A connection of its own: it is held for as long as the process lives.
+        let own = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_with((*self.pool.connect_options()).clone())
+            .await?;
+        let mut listener = PgListener::connect_with(&own).await?;
+        listener.eager_reconnect(false);
+        listener.listen(CHANNEL).await?;
+        *backoff = COALESCE;
+        // Nobody subscribed is no error; nor is it that something was missed until now.
+        let _ = sender.send(Wake::Resync);
+        while let Some(notification) = listener.try_recv().await? {
+            let _ = sender.send(Wake::parse(notification.payload()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wakes_round_trip_and_pile_up_to_a_bound() {
+        let job = Wake::Job(JobId::generate());
+        for wake in [Wake::Queue, Wake::Endpoints, Wake::Resync, job] {
+            assert_eq!(Wake::parse(&wake.payload()), wake);
+        }
+        assert_eq!(Wake::parse("of a newer version"), Wake::Resync);
+
+        let pending = Pending::default();
+        for _ in 0..2 * MAX_PENDING {
+            pending.add(Wake::Job(JobId::generate()));
+        }
+        let held = pending.take();
+        assert!(held.len() <= MAX_PENDING && held.contains(&Wake::Resync));
+    }
 }

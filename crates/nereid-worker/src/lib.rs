@@ -1,1 +1,32 @@
-//! x
+//! Worker of Nereid: claims jobs and runs them, holds replicas and answers inference requests.
+//!
+//! Everything true is in Postgres, everything large in S3; a worker owns nothing that matters
+//! after it dies. It knows the engine only by the traits of `nereid_core::engine`, and every
+//! write of an attempt goes through its fence: an attempt that lost its lease changes nothing.
+
+mod attempt;
+mod cache;
+mod checkpoints;
+mod claims;
+mod config;
+mod data;
+mod deploy;
+mod error;
+mod jobs;
+mod leases;
+mod monitor;
+mod outbox;
+mod publish;
+mod reaper;
+mod replicas;
+mod reporter;
+mod scratch;
+mod server;
+mod sync;
+mod threads;
+mod train;
+mod worker;
+
+pub use config::WorkerConfig;
+pub use error::WorkerError;
+pub use worker::Worker;

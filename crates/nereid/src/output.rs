@@ -18,7 +18,7 @@ pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) {
     }
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header);
     for row in rows {

@@ -6,12 +6,14 @@ pub mod worker;
 
 use anyhow::{Context, bail};
 use nereid_objects::{ObjectStoreConfig, Objects};
-use nereid_store::{Store, StoreOptions};
+use nereid_store::{Store, StoreOptions, notify::Wakeups};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
 /// Time for all of a process to end after the first signal.
-pub const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(9);
+pub const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(8);
 
 /// Connects to the configured Postgres.
 pub async fn connect_store(config: &Config, application_name: &str) -> anyhow::Result<Store> {
@@ -58,6 +60,31 @@ async fn connect_objects(config: &Config) -> anyhow::Result<Objects> {
         .await
         .context("cannot use the bucket")?;
     Ok(objects)
+}
+
+/// The one LISTEN connection of a process; it outlives the roles, whose last words it sends.
+struct Listening {
+    task: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Listening {
+    fn start(store: &Store) -> (Wakeups, Self) {
+        let stop = CancellationToken::new();
+        let (wakeups, listening) = store.listen(stop.clone());
+        let mut task = JoinSet::new();
+        task.spawn(listening);
+        (wakeups, Self { task, stop })
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        let ended = async { while self.task.join_next().await.is_some() {} };
+        let in_time = tokio::time::timeout(std::time::Duration::from_secs(1), ended).await;
+        if in_time.is_err() {
+            tracing::warn!("the LISTEN connection did not end in time");
+        }
+    }
 }
 
 /// Brings the schema up to date.

@@ -48,9 +48,8 @@ impl Account {
     pub(super) fn own(self, path: &Path) -> Result<(), LocalError> {
         match self {
             Self::Own => Ok(()),
-            Self::Other { uid, gid } => {
-                chown(path, Some(uid), Some(gid)).map_err(LocalError::io("change the owner of", path))
-            }
+            Self::Other { uid, gid } => chown(path, Some(uid), Some(gid))
+                .map_err(LocalError::io("change the owner of", path)),
         }
     }
 

@@ -82,7 +82,13 @@ fn newest_first(versions: &Path) -> Vec<PathBuf> {
         .flatten()
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            let version = entry.file_name().to_str()?.split('.').next()?.parse().ok()?;
+            let version = entry
+                .file_name()
+                .to_str()?
+                .split('.')
+                .next()?
+                .parse()
+                .ok()?;
             Some((version, entry.path().join("bin")))
         })
         .collect();

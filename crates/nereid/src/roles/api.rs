@@ -26,12 +26,8 @@ pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
     }
     let objects = super::connect_objects(config).await?;
     let shutdown = CancellationToken::new();
-    let (wakeups, listening) = store.listen(shutdown.clone());
+    let (wakeups, listening) = super::Listening::start(&store);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        listening.await;
-        Ok(())
-    });
     let address = listener.local_addr()?;
     let local = None;
     let parts = Parts {
@@ -50,9 +46,10 @@ pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
             Ok(())
         }
     });
-    run_until_stopped(tasks, &shutdown).await?;
+    let result = run_until_stopped(tasks, &shutdown).await;
+    listening.stop().await;
     store.close().await;
-    Ok(())
+    result
 }
 
 /// What differs between `api` and `dev`.

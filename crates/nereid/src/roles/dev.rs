@@ -14,7 +14,7 @@ use nereid_worker::Worker;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::api;
+use super::{Listening, api};
 use crate::{cli::DevArgs, config::Config, shutdown::Signals};
 
 /// Bucket of the embedded S3.
@@ -52,6 +52,7 @@ pub struct Dev {
     data_dir: PathBuf,
     shutdown: CancellationToken,
     tasks: JoinSet<anyhow::Result<()>>,
+    listening: Option<Listening>,
     store: Store,
     postgres: Option<Arc<ManagedPostgres>>,
     s3: Option<EmbeddedS3>,
@@ -82,6 +83,7 @@ impl Dev {
             data_dir,
             shutdown: CancellationToken::new(),
             tasks: JoinSet::new(),
+            listening: None,
             store,
             postgres,
             s3,
@@ -100,26 +102,16 @@ impl Dev {
         listener: TcpListener,
         auth: AuthMode,
     ) -> anyhow::Result<()> {
-        let (wakeups, listening) = self.store.listen(self.shutdown.clone());
-        self.tasks.spawn(async move {
-            listening.await;
-            Ok(())
-        });
+        let (wakeups, listening) = super::Listening::start(&self.store);
+        self.listening = Some(listening);
         let mut settings = super::worker::settings(config);
         settings.data_dir = self.data_dir.join("worker");
         settings.slots = args.slots;
         let (store, engine) = (self.store.clone(), nereid_engine::engine());
         let clock = Arc::new(SystemClock);
-        let worker = Worker::new(
-            settings,
-            store,
-            objects.clone(),
-            engine,
-            wakeups.clone(),
-            clock,
-        )
-        .await?;
+        let worker = Worker::new(settings, store, objects.clone(), engine, wakeups.clone(), clock);
         let local = Some(worker.replicas());
+        let mut ready = worker.ready();
         let token = self.shutdown.clone();
         self.tasks
             .spawn(async move { Ok(worker.run(token).await?) });
@@ -140,7 +132,13 @@ impl Dev {
                 }
             });
         }
-        Ok(())
+        tokio::select! {
+            _ = ready.wait_for(|ready| *ready) => Ok(()),
+            Some(ended) = self.tasks.join_next() => {
+                ended.context("a task panicked")??;
+                bail!("a part ended before everything was ready")
+            }
+        }
     }
 
     /// Prints where everything is.
@@ -170,6 +168,9 @@ impl Dev {
 
     async fn stop_when_done(self) -> anyhow::Result<()> {
         let result = api::run_until_stopped(self.tasks, &self.shutdown).await;
+        if let Some(listening) = self.listening {
+            listening.stop().await;
+        }
         self.store.close().await;
         if let Some(s3) = self.s3 {
             s3.shutdown().await;
@@ -213,6 +214,7 @@ async fn start_objects(
         access_key: ACCESS_KEY.to_owned(),
         secret_key: SECRET_KEY.to_owned(),
         buckets: vec![BUCKET.to_owned()],
+        durable: true,
     })
     .await?;
     let objects = Objects::connect(ObjectStoreConfig {

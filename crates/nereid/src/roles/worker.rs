@@ -17,27 +17,16 @@ pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
     store.check_schema().await?;
     let objects = super::connect_objects(config).await?;
     let shutdown = CancellationToken::new();
-    let (wakeups, listening) = store.listen(shutdown.clone());
+    let (wakeups, listening) = super::Listening::start(&store);
     let mut settings = settings(config);
     settings.slots = args.slots.unwrap_or(settings.slots);
     settings.device = args.device.unwrap_or(settings.device);
     settings.labels.extend(args.labels.iter().cloned());
     let id = settings.id;
-    let engine = nereid_engine::engine();
-    let worker = Worker::new(
-        settings,
-        store.clone(),
-        objects,
-        engine,
-        wakeups,
-        Arc::new(SystemClock),
-    )
-    .await?;
+    let (engine, clock) = (nereid_engine::engine(), Arc::new(SystemClock));
+    let worker = Worker::new(settings, store.clone(), objects, engine, wakeups, clock);
+    let mut ready = worker.ready();
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        listening.await;
-        Ok(())
-    });
     let token = shutdown.clone();
     tasks.spawn(async move { Ok(worker.run(token).await?) });
     let token = shutdown.clone();
@@ -45,10 +34,18 @@ pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
         signals.cancel(token).await;
         Ok(())
     });
-    println!("worker {id} takes jobs");
-    run_until_stopped(tasks, &shutdown).await?;
+    let token = shutdown.clone();
+    tasks.spawn(async move {
+        if ready.wait_for(|ready| *ready).await.is_ok() {
+            println!("worker {id} takes jobs");
+        }
+        token.cancelled().await;
+        Ok(())
+    });
+    let result = run_until_stopped(tasks, &shutdown).await;
+    listening.stop().await;
     store.close().await;
-    Ok(())
+    result
 }
 
 /// A worker's settings by the configuration.

@@ -1,0 +1,282 @@
+//! Reads nested JSON arrays of numbers straight into one vector, noting the first mistake.
+//!
+//! A generic JSON tree of a 64 MiB request would take twenty times its size in memory.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+/// Deepest nesting of arrays: a batch of samples of the highest rank, and some room.
+const MAX_DEPTH: usize = 8;
+
+/// Numbers in row-major order with the shape that their nesting has.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Numbers {
+    /// The values; booleans read as 0 and 1.
+    pub(crate) values: Vec<f32>,
+    /// Length of each level of arrays, outermost first.
+    pub(crate) shape: Vec<usize>,
+    /// Pointer to the first boolean.
+    pub(crate) boolean: Option<String>,
+    /// The first mistake.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// What is wrong in nested arrays, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// JSON pointer below the outermost array.
+    pub(crate) pointer: String,
+    /// Kind of mistake.
+    pub(crate) code: &'static str,
+    /// What would be right.
+    pub(crate) detail: String,
+}
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut collector = Collector::default();
+        Level(&mut collector).deserialize(deserializer)?;
+        Ok(collector.finish())
+    }
+}
+
+/// A row of a prediction request.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Row {
+    /// An array, flat or nested.
+    Values(Numbers),
+    /// An object by column name.
+    Columns(Vec<(String, Numbers)>),
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(RowVisitor)
+    }
+}
+
+struct RowVisitor;
+
+impl<'de> Visitor<'de> for RowVisitor {
+    type Value = Row;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of numbers or an object by column name")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Row, A::Error> {
+        let mut collector = Collector::default();
+        Level(&mut collector).visit_seq(seq)?;
+        Ok(Row::Values(collector.finish()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+        let mut columns = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            columns.push(entry);
+        }
+        Ok(Row::Columns(columns))
+    }
+}
+
+#[derive(Default)]
+struct Collector {
+    values: Vec<f32>,
+    lengths: Vec<Option<usize>>,
+    /// Depth at which numbers lie, known from the first one.
+    leaf: Option<usize>,
+    path: Vec<usize>,
+    boolean: Option<String>,
+    fault: Option<Fault>,
+}
+
+impl Collector {
+    fn finish(self) -> Numbers {
+        Numbers {
+            values: self.values,
+            shape: self.lengths.into_iter().flatten().collect(),
+            boolean: self.boolean,
+            fault: self.fault,
+        }
+    }
+
+    fn pointer(&self) -> String {
+        self.path
+            .iter()
+            .fold(String::new(), |at, i| at + "/" + &i.to_string())
+    }
+
+    fn fail(&mut self, code: &'static str, detail: impl Into<String>) {
+        if self.fault.is_none() {
+            let pointer = self.pointer();
+            self.fault = Some(Fault {
+                pointer,
+                code,
+                detail: detail.into(),
+            });
+        }
+    }
+
+    fn push(&mut self, value: f32) {
+        let depth = self.path.len();
+        if *self.leaf.get_or_insert(depth) != depth || self.lengths.get(depth).is_some() {
+            self.fail("ragged", "a number stands where others have an array");
+        }
+        if !value.is_finite() {
+            self.fail("not_finite", "the number does not fit into FP32");
+        }
+        self.values.push(value);
+    }
+
+    fn close(&mut self, depth: usize, length: usize) {
+        if self.lengths.len() <= depth {
+            self.lengths.resize(depth + 1, None);
+        }
+        let first = *self.lengths[depth].get_or_insert(length);
+        if first != length {
+            self.fail(
+                "ragged",
+                format!("an array of {length} stands beside one of {first}"),
+            );
+        }
+    }
+}
+
+struct Level<'a>(&'a mut Collector);
+
+impl<'de> DeserializeSeed<'de> for Level<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Level<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nested arrays of numbers")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<(), E> {
+        if self.0.boolean.is_none() {
+            self.0.boolean = Some(self.0.pointer());
+        }
+        self.0.push(f32::from(u8::from(value)));
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "models compute in FP32")]
+    fn visit_i64<E>(self, value: i64) -> Result<(), E> {
+        self.0.push(value as f32);
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "models compute in FP32")]
+    fn visit_u64<E>(self, value: u64) -> Result<(), E> {
+        self.0.push(value as f32);
+        Ok(())
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "models compute in FP32; infinity is refused"
+    )]
+    fn visit_f64<E>(self, value: f64) -> Result<(), E> {
+        self.0.push(value as f32);
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        self.0
+            .fail("not_a_number", "expected a number, got a string");
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.fail("not_a_number", "expected a number, got null");
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.0
+            .fail("not_a_number", "expected a number, got an object");
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let depth = self.0.path.len();
+        if depth >= MAX_DEPTH {
+            self.0.fail(
+                "too_deep",
+                format!("arrays are nested more than {MAX_DEPTH} deep"),
+            );
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(());
+        }
+        if self.0.leaf.is_some_and(|leaf| leaf <= depth) {
+            self.0
+                .fail("ragged", "an array stands where others have a number");
+        }
+        let mut length = 0;
+        self.0.path.push(0);
+        while seq.next_element_seed(Level(self.0))?.is_some() {
+            length += 1;
+            if let Some(last) = self.0.path.last_mut() {
+                *last = length;
+            }
+        }
+        self.0.path.pop();
+        self.0.close(depth, length);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Numbers {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn flattens_and_finds_the_shape() {
+        let numbers = read("[[[1, 2.5], [3, 4]], [[5, 6], [7, -8e0]]]");
+        assert_eq!(numbers.shape, [2, 2, 2]);
+        assert_eq!(numbers.values, [1.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, -8.0]);
+        assert_eq!(numbers.fault, None);
+        assert_eq!(read("[]").shape, [0]);
+        assert_eq!(read("[true, false]").boolean.as_deref(), Some("/0"));
+    }
+
+    #[test]
+    fn names_the_first_mistake() {
+        let fault = |json| read(json).fault.map(|f| (f.pointer, f.code)).unwrap();
+        assert_eq!(
+            fault(r#"[[1, 2], [3, "x"]]"#),
+            ("/1/1".to_owned(), "not_a_number")
+        );
+        assert_eq!(fault("[1, null]"), ("/1".to_owned(), "not_a_number"));
+        assert_eq!(fault("[1, 1e39]"), ("/1".to_owned(), "not_finite"));
+        assert_eq!(fault("[[1, 2], [3]]"), ("/1".to_owned(), "ragged"));
+        assert_eq!(fault("[[1], 2]"), ("/1".to_owned(), "ragged"));
+        assert_eq!(fault("[1, [2]]"), ("/1".to_owned(), "ragged"));
+        assert_eq!(fault("[{}]"), ("/0".to_owned(), "not_a_number"));
+        assert_eq!(fault("[[[[[[[[[1]]]]]]]]]").1, "too_deep");
+    }
+
+    #[test]
+    fn rows_are_arrays_or_objects() {
+        let rows: Vec<Row> = serde_json::from_str(r#"[[1, 2], {"a": 1, "b": 2}]"#).unwrap();
+        assert!(matches!(&rows[0], Row::Values(n) if n.values == [1.0, 2.0]));
+        assert!(matches!(&rows[1], Row::Columns(c) if c.len() == 2 && c[1].1.values == [2.0]));
+        assert!(serde_json::from_str::<Row>("3").is_err());
+        assert!(serde_json::from_str::<Row>("\"x\"").is_err());
+    }
+}

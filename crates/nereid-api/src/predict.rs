@@ -1,0 +1,262 @@
+//! From a client's rows to a batch, and from a model's tensors to predictions.
+
+use std::collections::HashMap;
+
+use nereid_core::{
+    Violations,
+    endpoints::Prediction,
+    limits,
+    models::Signature,
+    spec::shapes,
+    tensors::{Batch, Tensor, TensorValues},
+    validation::escape,
+};
+
+use crate::numbers::{Numbers, Row};
+
+/// Makes a batch of rows that fit the signature.
+///
+/// # Errors
+/// Every row that does not, with a pointer to the exact spot.
+pub(crate) fn batch(rows: &[Row], signature: &Signature) -> Result<Batch, Violations> {
+    let mut violations = Violations::default();
+    let count = rows.len();
+    violations.check(
+        (1..=limits::MAX_PREDICT_ROWS).contains(&count),
+        "/rows",
+        "out_of_range",
+        || {
+            format!(
+                "{count} rows are not between 1 and {}",
+                limits::MAX_PREDICT_ROWS
+            )
+        },
+    );
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    let shape = signature.sample_shape();
+    let mut values = Vec::new();
+    for (i, row) in rows.iter().enumerate() {
+        let at = format!("/rows/{i}");
+        match row {
+            Row::Values(numbers) => push_values(numbers, &shape, &at, &mut values, &mut violations),
+            Row::Columns(columns) => {
+                push_columns(columns, signature, &at, &mut values, &mut violations);
+            }
+        }
+    }
+    violations.into_result(Batch {
+        rows: count,
+        values,
+    })
+}
+
+fn push_values(
+    numbers: &Numbers,
+    shape: &[usize],
+    at: &str,
+    values: &mut Vec<f32>,
+    v: &mut Violations,
+) {
+    if let Some((pointer, code, detail)) = mistake(numbers) {
+        v.push(format!("{at}{pointer}"), code, detail);
+        return;
+    }
+    let size = numbers.values.len();
+    let fits =
+        numbers.shape == shape || (numbers.shape.len() == 1 && shapes::size(shape) == size as u64);
+    if fits {
+        values.extend_from_slice(&numbers.values);
+    } else {
+        let (got, want) = (shapes::show(&numbers.shape), shapes::show(shape));
+        let total = shapes::size(shape);
+        let detail =
+            format!("expected an array of shape {want} or {total} flat numbers, got {got}");
+        v.push(at, "shape_mismatch", detail);
+    }
+}
+
+fn push_columns(
+    columns: &[(String, Numbers)],
+    signature: &Signature,
+    at: &str,
+    values: &mut Vec<f32>,
+    v: &mut Violations,
+) {
+    let Some(names) = &signature.columns else {
+        v.push(
+            at,
+            "wrong_type",
+            "this model's features have no names; send an array",
+        );
+        return;
+    };
+    let mut given: HashMap<&str, &Numbers> = HashMap::new();
+    for (name, numbers) in columns {
+        given.insert(name, numbers);
+    }
+    for name in names {
+        let pointer = format!("{at}/{}", escape(name));
+        match given.remove(name.as_str()) {
+            None => v.push(pointer, "missing", format!("column {name:?} is required")),
+            Some(numbers) => match (mistake(numbers), numbers.values.as_slice()) {
+                (None, [value]) if numbers.shape.is_empty() => values.push(*value),
+                (Some((_, code, detail)), _) => v.push(pointer, code, detail),
+                _ => v.push(pointer, "not_a_number", "expected a number, got an array"),
+            },
+        }
+    }
+    for name in given.keys() {
+        let pointer = format!("{at}/{}", escape(name));
+        v.push(
+            pointer,
+            "unknown_field",
+            format!("{name:?} is no column of this model"),
+        );
+    }
+}
+
+fn mistake(numbers: &Numbers) -> Option<(&str, &'static str, &str)> {
+    if let Some(fault) = &numbers.fault {
+        return Some((&fault.pointer, fault.code, &fault.detail));
+    }
+    let pointer = numbers.boolean.as_deref()?;
+    Some((pointer, "not_a_number", "expected a number, got a boolean"))
+}
+
+/// Makes one prediction per row of a model's outputs; `None` if they are not what its kind gives.
+pub(crate) fn predictions(rows: usize, outputs: &[Tensor]) -> Option<Vec<Prediction>> {
+    let find = |name: &str| outputs.iter().find(|t| t.name == name).map(|t| &t.values);
+    if let Some(TensorValues::Fp32(values)) = find("prediction") {
+        let of = |&value| Prediction {
+            label: None,
+            probabilities: None,
+            value: Some(value),
+        };
+        return (values.len() == rows).then(|| values.iter().map(of).collect());
+    }
+    let TensorValues::Fp32(probabilities) = find("probabilities")? else {
+        return None;
+    };
+    let labels: Vec<String> = match find("class")? {
+        TensorValues::Bytes(labels) => labels.clone(),
+        TensorValues::Int64(labels) => labels.iter().map(ToString::to_string).collect(),
+        TensorValues::Fp32(_) => return None,
+    };
+    let classes = probabilities.len().checked_div(rows)?;
+    if labels.len() != rows || classes == 0 || classes * rows != probabilities.len() {
+        return None;
+    }
+    let of = |(label, p): (String, &[f32])| Prediction {
+        label: Some(label),
+        probabilities: Some(p.to_vec()),
+        value: None,
+    };
+    Some(
+        labels
+            .into_iter()
+            .zip(probabilities.chunks(classes))
+            .map(of)
+            .collect(),
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use nereid_core::{
+        models::Preprocessing,
+        spec::Normalization,
+        tensors::{DataType, TensorSpec},
+    };
+
+    use super::*;
+
+    pub(crate) fn signature(shape: &[i64], columns: Option<&[&str]>) -> Signature {
+        let tensor = |name: &str, shape: Vec<i64>| TensorSpec {
+            name: name.to_owned(),
+            datatype: DataType::Fp32,
+            shape,
+        };
+        Signature {
+            inputs: vec![tensor("input", [&[-1], shape].concat())],
+            outputs: vec![tensor("prediction", vec![-1])],
+            classes: None,
+            columns: columns.map(|c| c.iter().map(|&s| s.to_owned()).collect()),
+            preprocessing: Preprocessing {
+                normalization: Normalization::None,
+                offset: vec![0.0],
+                scale: vec![1.0],
+            },
+        }
+    }
+
+    fn rows(json: &str) -> Vec<Row> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn takes_nested_flat_and_named_rows() {
+        let image = signature(&[2, 2], None);
+        let nested = batch(&rows("[[[1,2],[3,4]], [5,6,7,8]]"), &image).unwrap();
+        assert_eq!((nested.rows, nested.values.len()), (2, 8));
+        let table = signature(&[2], Some(&["a", "b"]));
+        let named = batch(&rows(r#"[{"b": 2, "a": 1}, [3, 4]]"#), &table).unwrap();
+        assert_eq!(named.values, [1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn points_at_each_mistake() {
+        let table = signature(&[3], Some(&["a", "b", "c"]));
+        let pointers = |json| -> Vec<String> {
+            let violations = batch(&rows(json), &table).unwrap_err();
+            violations
+                .into_vec()
+                .into_iter()
+                .map(|v| v.pointer)
+                .collect()
+        };
+        assert_eq!(
+            pointers(r#"[[1,2,3],[1,2],[1,"x",3]]"#),
+            ["/rows/1", "/rows/2/1"]
+        );
+        assert_eq!(
+            pointers(r#"[{"a":1,"b":true}]"#),
+            ["/rows/0/b", "/rows/0/c"]
+        );
+        assert_eq!(
+            pointers(r#"[{"a":1,"b":2,"c":[3],"d":4}]"#),
+            ["/rows/0/c", "/rows/0/d"]
+        );
+        assert_eq!(pointers("[]"), ["/rows"]);
+        assert_eq!(pointers("[[[1,2,3]]]"), ["/rows/0"]);
+    }
+
+    #[test]
+    fn reads_both_kinds_of_outputs() {
+        let tensor = |name: &str, shape: Vec<usize>, values| Tensor {
+            name: name.to_owned(),
+            shape,
+            values,
+        };
+        let regression = [tensor(
+            "prediction",
+            vec![2],
+            TensorValues::Fp32(vec![0.5, 1.5]),
+        )];
+        assert_eq!(predictions(2, &regression).unwrap()[1].value, Some(1.5));
+        assert!(predictions(3, &regression).is_none());
+        let classes = TensorValues::Bytes(vec!["x".to_owned(), "y".to_owned()]);
+        let classifier = [
+            tensor(
+                "probabilities",
+                vec![2, 2],
+                TensorValues::Fp32(vec![0.9, 0.1, 0.2, 0.8]),
+            ),
+            tensor("class", vec![2], classes),
+        ];
+        let found = predictions(2, &classifier).unwrap();
+        assert_eq!(found[1].label.as_deref(), Some("y"));
+        assert_eq!(found[1].probabilities.as_deref(), Some(&[0.2, 0.8][..]));
+    }
+}

@@ -1,0 +1,330 @@
+//! Shapes that exist for the OpenAPI document only: bodies that are read field by field.
+//!
+//! The readers in `nereid-core` report all mistakes at once, which derived ones cannot. Tests
+//! check that what these shapes show is what the readers take.
+
+#![expect(
+    dead_code,
+    clippy::large_enum_variant,
+    reason = "nothing makes or reads these; they only describe"
+)]
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use nereid_core::{
+    Name,
+    datasets::{DatasetFormat, TargetKind},
+    ids::{JobId, ProjectId},
+    jobs::{JobError, JobKind, JobPhase, JobResult, JobStatus, Progress, TerminationReason},
+    spec::{
+        Callback, DeploySpec, FitOptions, Loss, Metric, Network, Optimizer, Tolerance, TrainSpec,
+    },
+};
+use utoipa::ToSchema;
+
+/// A job to submit.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum SubmitJob {
+    /// Trains a network and publishes a model version.
+    Train(SubmitTrainJob),
+    /// Optimises a model version and serves it behind an endpoint.
+    Deploy(SubmitDeployJob),
+}
+
+/// The word `train`.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum TrainKind {
+    /// A train job.
+    Train,
+}
+
+/// The word `deploy`.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum DeployKind {
+    /// A deploy job.
+    Deploy,
+}
+
+/// A train job to submit.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "kind": "train",
+    "spec": {
+        "model": "digits",
+        "dataset": "digits",
+        "network": {"layers": [
+            {"type": "Conv2D", "filters": 16, "kernel_size": 3, "activation": "relu"},
+            {"type": "MaxPooling2D"},
+            {"type": "Flatten"},
+            {"type": "Dense", "units": 10, "activation": "softmax"}
+        ]},
+        "loss": {"type": "sparse_categorical_crossentropy"},
+        "optimizer": {"type": "adam", "learning_rate": 0.001},
+        "metrics": [{"type": "accuracy"}],
+        "fit": {"epochs": 10, "batch_size": 32, "validation_split": 0.1, "test_split": 0.1},
+        "callbacks": [{"type": "early_stopping", "patience": 3}]
+    },
+    "labels": {"team": "vision"}
+}))]
+pub(crate) struct SubmitTrainJob {
+    /// Kind of the job.
+    kind: TrainKind,
+    /// What to train, on what and how.
+    spec: TrainSpec,
+    /// Free key-value pairs to find the job by.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// 0 (last) to 100 (first).
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 100, default = 50)]
+    priority: u8,
+    /// Most attempts before the job fails.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 20, default = 3)]
+    max_attempts: u32,
+}
+
+/// A deploy job to submit.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"kind": "deploy", "spec": {"model": "digits", "version": 1}}))]
+pub(crate) struct SubmitDeployJob {
+    /// Kind of the job.
+    kind: DeployKind,
+    /// What to deploy and where.
+    spec: SubmitDeploySpec,
+    /// Free key-value pairs to find the job by.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// 0 (last) to 100 (first).
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 100, default = 50)]
+    priority: u8,
+    /// Most attempts before the job fails.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 20, default = 3)]
+    max_attempts: u32,
+}
+
+/// What to deploy and where.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubmitDeploySpec {
+    /// Name of the model.
+    model: Name,
+    /// Version to deploy.
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
+    version: u32,
+    /// Endpoint to create or update; named like the model unless given.
+    #[schema(value_type = Name, required = false)]
+    endpoint: Option<Name>,
+    /// Copies to keep loaded.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 64, default = 1)]
+    replicas: u32,
+    /// How far optimisation may stray.
+    #[serde(default)]
+    tolerance: Tolerance,
+}
+
+/// A training of the model that the path names.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "dataset": "digits",
+    "network": {"layers": [
+        {"type": "Flatten"},
+        {"type": "Dense", "units": 64, "activation": "relu"},
+        {"type": "Dense", "units": 10, "activation": "softmax"}
+    ]},
+    "loss": {"type": "sparse_categorical_crossentropy"},
+    "metrics": [{"type": "accuracy"}],
+    "fit": {"epochs": 10, "validation_split": 0.2}
+}))]
+pub(crate) struct TrainModel {
+    /// Training data: a dataset's name, or `name@version`.
+    #[schema(
+        pattern = "^[a-z0-9][a-z0-9._-]*(@[1-9][0-9]*)?$",
+        max_length = 74,
+        example = "digits@1"
+    )]
+    dataset: String,
+    /// Data to validate on after each epoch, instead of `fit.validation_split`.
+    #[schema(value_type = String, required = false, pattern = "^[a-z0-9][a-z0-9._-]*(@[1-9][0-9]*)?$", max_length = 74)]
+    validation_dataset: Option<String>,
+    /// Data for the final evaluation, instead of `fit.test_split`.
+    #[schema(value_type = String, required = false, pattern = "^[a-z0-9][a-z0-9._-]*(@[1-9][0-9]*)?$", max_length = 74)]
+    test_dataset: Option<String>,
+    /// The layers.
+    network: Network,
+    /// What training minimises.
+    loss: Loss,
+    /// What changes the weights; Adam unless given.
+    #[serde(default)]
+    optimizer: Optimizer,
+    /// What is measured beside the loss.
+    #[serde(default)]
+    #[schema(max_items = 9)]
+    metrics: Vec<Metric>,
+    /// Options of the training loop.
+    #[serde(default)]
+    fit: FitOptions,
+    /// What happens after epochs.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    callbacks: Vec<Callback>,
+    /// Free key-value pairs to find the job by.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// 0 (last) to 100 (first).
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 100, default = 50)]
+    priority: u8,
+    /// Most attempts before the job fails.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 20, default = 3)]
+    max_attempts: u32,
+}
+
+/// A deployment of the version that the path names.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"endpoint": "digits", "replicas": 1}))]
+pub(crate) struct DeployModel {
+    /// Endpoint to create or update; named like the model unless given.
+    #[schema(value_type = Name, required = false)]
+    endpoint: Option<Name>,
+    /// Copies to keep loaded.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 64, default = 1)]
+    replicas: u32,
+    /// How far optimisation may stray.
+    #[serde(default)]
+    tolerance: Tolerance,
+    /// Free key-value pairs to find the job by.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// 0 (last) to 100 (first).
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 100, default = 50)]
+    priority: u8,
+    /// Most attempts before the job fails.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 20, default = 3)]
+    max_attempts: u32,
+}
+
+/// S3 URIs of a dataset's files.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DatasetFiles {
+    /// Features; with `csv` also the label.
+    #[schema(
+        pattern = "^s3://",
+        max_length = 1100,
+        example = "s3://bucket/digits.csv.gz"
+    )]
+    data: String,
+    /// Labels in a file of their own (`idx`, `npy`).
+    #[schema(value_type = String, required = false, pattern = "^s3://", max_length = 1100)]
+    labels: Option<String>,
+}
+
+/// A dataset version to register.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "name": "digits",
+    "description": "Handwritten digits, 8 by 8",
+    "format": "csv",
+    "files": {"data": "s3://nereid-data/digits.csv.gz"},
+    "label_column": "label",
+    "shape": [8, 8, 1]
+}))]
+pub(crate) struct RegisterDataset {
+    /// Name of the dataset; a known one gets another version.
+    name: Name,
+    /// Free text; replaces the dataset's.
+    #[schema(value_type = String, required = false, max_length = 2048)]
+    description: Option<String>,
+    /// Free key-value pairs, merged into the dataset's.
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+    /// File format.
+    format: DatasetFormat,
+    /// Where the files lie.
+    files: DatasetFiles,
+    /// CSV column that holds the label; without one the dataset has no target.
+    #[schema(value_type = String, required = false, min_length = 1, max_length = 256)]
+    label_column: Option<String>,
+    /// Shape of one sample, channels last, if it is not the one found in the file.
+    #[schema(value_type = Vec<u32>, required = false, min_items = 1, max_items = 4)]
+    shape: Option<Vec<u32>>,
+    /// Whether the label is a class or a number; found from the values unless given.
+    #[schema(value_type = TargetKind, required = false)]
+    target: Option<TargetKind>,
+}
+
+/// Spec of a job, by its kind.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum AnyJobSpec {
+    /// That of a train job.
+    Train(TrainSpec),
+    /// That of a deploy job.
+    Deploy(DeploySpec),
+}
+
+/// A job.
+#[derive(ToSchema)]
+#[schema(as = Job)]
+pub(crate) struct JobSchema {
+    /// Identifier.
+    id: JobId,
+    /// Project it belongs to.
+    project_id: ProjectId,
+    /// What it does.
+    kind: JobKind,
+    /// What it was asked to do, dataset versions resolved.
+    spec: AnyJobSpec,
+    /// Free key-value pairs to find the job by.
+    labels: BTreeMap<String, String>,
+    /// 0 (last) to 100 (first).
+    #[schema(minimum = 0, maximum = 100)]
+    priority: u8,
+    /// Most attempts before the job fails.
+    #[schema(minimum = 1, maximum = 20)]
+    max_attempts: u32,
+    /// Where it stands.
+    status: JobStatus,
+    /// What it is doing, while it runs.
+    #[schema(value_type = JobPhase, required = false)]
+    phase: Option<JobPhase>,
+    /// Whether a client has asked it to stop.
+    stop_requested: bool,
+    /// Attempts used up so far.
+    attempts: u32,
+    /// How far it has come.
+    #[schema(value_type = Progress, required = false)]
+    progress: Option<Progress>,
+    /// What it made.
+    #[schema(value_type = JobResult, required = false)]
+    result: Option<JobResult>,
+    /// Why it (or its last attempt) failed.
+    #[schema(value_type = JobError, required = false)]
+    error: Option<JobError>,
+    /// Why it ended.
+    #[schema(value_type = TerminationReason, required = false)]
+    termination_reason: Option<TerminationReason>,
+    /// When it was accepted.
+    created_at: DateTime<Utc>,
+    /// When its first attempt started.
+    started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    finished_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,183 @@
+//! Versions of a model: list, show, tag, delete, lineage.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use nereid_core::{
+    Name, Violations,
+    jobs::{Lineage, check_tags},
+    models::ModelVersion,
+    validation::ObjectReader,
+};
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    ApiState,
+    auth::Caller,
+    extract::{JsonBody, Path, Query, VersionNumber},
+    pages::{Paging, listing},
+    problem::Problem,
+};
+
+listing!(
+    /// A page of versions of a model.
+    ModelVersionList,
+    ModelVersion
+);
+
+pub(super) fn routes() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(list_model_versions))
+        .routes(routes!(
+            get_model_version,
+            update_model_version,
+            delete_model_version
+        ))
+        .routes(routes!(get_model_version_lineage))
+}
+
+/// Lists versions of a model, newest first
+#[utoipa::path(
+    get, path = "/v1/models/{name}/versions", tag = "models",
+    params(("name" = Name, Path, description = "Name of the model"), Paging),
+    responses((status = 200, description = "A page of versions", body = ModelVersionList)),
+    security(("api_key" = ["viewer"])),
+)]
+async fn list_model_versions(
+    State(state): State<ApiState>,
+    Caller(actor): Caller,
+    Path(name): Path<Name>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<ModelVersionList>, Problem> {
+    let page = paging.request(&state.page_tokens, "model_versions")?;
+    let page = state
+        .store
+        .model_versions(actor.project, &name, &page)
+        .await?;
+    Ok(Json(ModelVersionList::new(
+        page,
+        &state.page_tokens,
+        "model_versions",
+    )))
+}
+
+/// Returns a version of a model
+#[utoipa::path(
+    get, path = "/v1/models/{name}/versions/{version}", tag = "models",
+    params(
+        ("name" = Name, Path, description = "Name of the model"),
+        ("version" = u32, Path, description = "Number of the version", minimum = 1, maximum = 2_147_483_647),
+    ),
+    responses((status = 200, description = "The version", body = ModelVersion)),
+    security(("api_key" = ["viewer"])),
+)]
+async fn get_model_version(
+    State(state): State<ApiState>,
+    Caller(actor): Caller,
+    Path((name, version)): Path<(Name, VersionNumber)>,
+) -> Result<Json<ModelVersion>, Problem> {
+    Ok(Json(
+        state
+            .store
+            .model_version(actor.project, &name, version.0)
+            .await?,
+    ))
+}
+
+/// What to change of a version.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"tags": {"stage": "candidate"}}))]
+pub(crate) struct ModelVersionUpdate {
+    /// Free key-value pairs; replaces all of them.
+    tags: BTreeMap<String, String>,
+}
+
+impl ModelVersionUpdate {
+    fn read(body: Value) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let Some(mut r) = ObjectReader::new(body, "", &mut violations) else {
+            return Err(violations);
+        };
+        let tags: BTreeMap<String, String> = r.required("tags").unwrap_or_default();
+        check_tags(&tags, "/tags", r.violations());
+        r.finish();
+        violations.into_result(Self { tags })
+    }
+}
+
+/// Changes a version's tags
+#[utoipa::path(
+    patch, path = "/v1/models/{name}/versions/{version}", tag = "models",
+    request_body = ModelVersionUpdate,
+    params(
+        ("name" = Name, Path, description = "Name of the model"),
+        ("version" = u32, Path, description = "Number of the version", minimum = 1, maximum = 2_147_483_647),
+    ),
+    responses((status = 200, description = "Changed", body = ModelVersion)),
+    security(("api_key" = ["deployer"])),
+)]
+async fn update_model_version(
+    State(state): State<ApiState>,
+    Caller(actor): Caller,
+    Path((name, version)): Path<(Name, VersionNumber)>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<ModelVersion>, Problem> {
+    let ModelVersionUpdate { tags } = ModelVersionUpdate::read(body)?;
+    let version = state
+        .store
+        .with_actor(actor.key)
+        .update_model_version(actor.project, &name, version.0, &tags)
+        .await?;
+    Ok(Json(version))
+}
+
+/// Deletes a version of a model
+///
+/// Its number is never given out again. Refused while an endpoint or a job uses it.
+#[utoipa::path(
+    delete, path = "/v1/models/{name}/versions/{version}", tag = "models",
+    params(
+        ("name" = Name, Path, description = "Name of the model"),
+        ("version" = u32, Path, description = "Number of the version", minimum = 1, maximum = 2_147_483_647),
+    ),
+    responses((status = 204, description = "Deleted")),
+    security(("api_key" = ["deployer"])),
+)]
+async fn delete_model_version(
+    State(state): State<ApiState>,
+    Caller(actor): Caller,
+    Path((name, version)): Path<(Name, VersionNumber)>,
+) -> Result<StatusCode, Problem> {
+    state
+        .store
+        .with_actor(actor.key)
+        .delete_model_version(actor.project, &name, version.0)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Returns what a version was made from
+#[utoipa::path(
+    get, path = "/v1/models/{name}/versions/{version}/lineage", tag = "models",
+    params(
+        ("name" = Name, Path, description = "Name of the model"),
+        ("version" = u32, Path, description = "Number of the version", minimum = 1, maximum = 2_147_483_647),
+    ),
+    responses((status = 200, description = "Job, data and software", body = Lineage)),
+    security(("api_key" = ["viewer"])),
+)]
+async fn get_model_version_lineage(
+    State(state): State<ApiState>,
+    Caller(actor): Caller,
+    Path((name, version)): Path<(Name, VersionNumber)>,
+) -> Result<Json<Lineage>, Problem> {
+    let version = state
+        .store
+        .model_version(actor.project, &name, version.0)
+        .await?;
+    Ok(Json(version.lineage))
+}

@@ -1,0 +1,20 @@
+//! Reads datasets: CSV, IDX and NPY, plain or gzip, row by row and with limits.
+//!
+//! Nothing here knows of networks. Every mistake in the bytes becomes a
+//! [`DataError`](nereid_core::engine::DataError) with its place and a stable code.
+
+mod bytes;
+mod csv;
+mod elements;
+mod idx;
+mod inspect;
+mod labels;
+mod npy;
+mod rows;
+mod samples;
+mod statistics;
+
+pub(crate) use inspect::DatasetInspector;
+
+pub(crate) use samples::{Samples, Targets, Values, load};
+pub(crate) use statistics::Statistics;

@@ -1,0 +1,198 @@
+//! The bytes of one file: gzip detection, limits, and telling bad data from failed reads.
+
+use std::{
+    io::{self, BufReader, Cursor, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use flate2::bufread::MultiGzDecoder;
+use nereid_core::{
+    datasets::FileRole,
+    engine::{DataError, DataFiles, EngineError},
+    limits,
+};
+
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// An open file, decompressed, with its place for error messages.
+pub(super) struct Source {
+    pub(super) reader: Box<dyn Read + Send>,
+    pub(super) place: Place,
+}
+
+/// Names the file in errors and knows whether its storage failed.
+#[derive(Clone)]
+pub(super) struct Place {
+    role: FileRole,
+    failed: Arc<AtomicBool>,
+    since_mark: Arc<AtomicU64>,
+}
+
+impl Source {
+    /// Opens a file and looks at its first bytes for gzip's magic number.
+    pub(super) fn open(files: &dyn DataFiles, role: FileRole) -> Result<Self, EngineError> {
+        let raw = files.open(role).map_err(|source| EngineError::Io {
+            context: format!("opening the {} file", role.as_str()),
+            source,
+        })?;
+        let place = Place {
+            role,
+            failed: Arc::default(),
+            since_mark: Arc::default(),
+        };
+        let mut raw = Tap {
+            inner: raw,
+            failed: Arc::clone(&place.failed),
+        };
+        let mut head = Vec::with_capacity(GZIP_MAGIC.len());
+        (&mut raw)
+            .take(GZIP_MAGIC.len() as u64)
+            .read_to_end(&mut head)
+            .map_err(|e| place.io(e))?;
+        let gzip = head == GZIP_MAGIC;
+        let whole = BufReader::with_capacity(BUFFER_BYTES, Cursor::new(head).chain(raw));
+        let decoded: Box<dyn Read + Send> = if gzip {
+            Box::new(MultiGzDecoder::new(whole))
+        } else {
+            Box::new(whole)
+        };
+        let limited = Limited {
+            inner: decoded,
+            left: limits::MAX_DECODED_DATASET_BYTES,
+            since_mark: Arc::clone(&place.since_mark),
+        };
+        let reader = Box::new(BufReader::with_capacity(BUFFER_BYTES, limited));
+        Ok(Self { reader, place })
+    }
+
+    /// Fills `buffer`, or says that the file ends too early.
+    pub(super) fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), EngineError> {
+        self.reader
+            .read_exact(buffer)
+            .map_err(|e| self.place.io(e))?;
+        self.place.mark();
+        Ok(())
+    }
+
+    /// Demands that nothing follows.
+    pub(super) fn expect_end(&mut self) -> Result<(), EngineError> {
+        let mut byte = [0];
+        match self.reader.read(&mut byte) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(self.place.fault(
+                "trailing_bytes",
+                "bytes follow after the number of rows its header states",
+            )),
+            Err(e) => Err(self.place.io(e)),
+        }
+    }
+}
+
+impl Place {
+    /// A mistake in the file as a whole.
+    pub(super) fn fault(&self, code: &'static str, detail: impl Into<String>) -> EngineError {
+        self.fault_at(code, None, None, detail)
+    }
+
+    /// A mistake at a row (from 0) and perhaps a column.
+    pub(super) fn fault_at(
+        &self,
+        code: &'static str,
+        row: Option<u64>,
+        column: Option<&str>,
+        detail: impl Into<String>,
+    ) -> EngineError {
+        EngineError::InvalidData(DataError {
+            file: self.role,
+            code,
+            row: row.map(|r| r + 1),
+            column: column.map(str::to_owned),
+            detail: detail.into(),
+        })
+    }
+
+    /// Sorts a read error: storage failed, or the content is broken.
+    pub(super) fn io(&self, error: io::Error) -> EngineError {
+        if self.failed.load(Ordering::Relaxed) {
+            return EngineError::Io {
+                context: format!("reading the {} file", self.role.as_str()),
+                source: error,
+            };
+        }
+        if let Some(limit) = error.get_ref().and_then(|e| e.downcast_ref::<TooLarge>()) {
+            return self.fault("too_large", limit.to_string());
+        }
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.fault("truncated", "it ends too early"),
+            _ => self.fault(
+                "corrupt_gzip",
+                format!("it cannot be decompressed: {error}"),
+            ),
+        }
+    }
+
+    /// Notes that a record was read whole, which restarts the limit on one record.
+    pub(super) fn mark(&self) {
+        self.since_mark.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Remembers that the storage below failed, whatever readers above make of the error.
+struct Tap {
+    inner: Box<dyn Read + Send>,
+    failed: Arc<AtomicBool>,
+}
+
+impl Read for Tap {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.inner.read(buffer);
+        if result
+            .as_ref()
+            .is_err_and(|e| e.kind() != io::ErrorKind::Interrupted)
+        {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+/// Largest single record; an unclosed quote would else pull the whole file into memory.
+const MAX_RECORD_BYTES: u64 = 256 << 20;
+
+#[derive(Debug, thiserror::Error)]
+#[error("it holds more than {bytes} bytes {what}")]
+struct TooLarge {
+    bytes: u64,
+    what: &'static str,
+}
+
+struct Limited {
+    inner: Box<dyn Read + Send>,
+    left: u64,
+    since_mark: Arc<AtomicU64>,
+}
+
+impl Read for Limited {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let Some(left) = self.left.checked_sub(n as u64) else {
+            return Err(io::Error::other(TooLarge {
+                bytes: limits::MAX_DECODED_DATASET_BYTES,
+                what: "once decompressed",
+            }));
+        };
+        self.left = left;
+        let record = self.since_mark.fetch_add(n as u64, Ordering::Relaxed);
+        if record > MAX_RECORD_BYTES {
+            return Err(io::Error::other(TooLarge {
+                bytes: MAX_RECORD_BYTES,
+                what: "in one row; a quote may be missing",
+            }));
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,112 @@
+//! Reads all of a dataset once and describes it.
+
+use nereid_core::{
+    datasets::{
+        DatasetSchema, DatasetSource, DatasetStatistics, Inspection, PreviewRow, TargetSchema,
+        ValueStatistics,
+    },
+    engine::{DataFiles, EngineError, Inspector},
+    limits,
+};
+use serde_json::Value;
+
+use super::{
+    labels::{Labels, Target},
+    rows::{Label, Rows},
+    statistics::{Column, Statistics},
+};
+
+/// Values of one row in a preview before it is cut.
+const PREVIEW_VALUES: usize = 1_024;
+
+/// The [`Inspector`] of this engine.
+pub(crate) struct DatasetInspector;
+
+impl Inspector for DatasetInspector {
+    fn inspect(
+        &self,
+        source: &DatasetSource,
+        files: &dyn DataFiles,
+    ) -> Result<Inspection, EngineError> {
+        inspect(source, files)
+    }
+
+    fn framework_version(&self) -> String {
+        crate::framework_version().to_owned()
+    }
+}
+
+fn inspect(source: &DatasetSource, files: &dyn DataFiles) -> Result<Inspection, EngineError> {
+    let mut rows = Rows::open(source, files, None)?;
+    let layout = rows.layout().clone();
+    let mut statistics = Statistics::new(Statistics::columns_of(&layout.shape));
+    let mut labels = rows.target().map(Labels::new);
+    let (mut features, mut label) = (Vec::new(), Label::default());
+    let mut preview = Vec::new();
+    let mut count = 0;
+    while rows.next(&mut features, &mut label)? {
+        count += 1;
+        statistics.push_row(features.iter().copied());
+        if let Some(labels) = &mut labels {
+            labels.push(&label);
+        }
+        if preview.len() < limits::PREVIEW_ROWS {
+            let values = features.iter().take(PREVIEW_VALUES).map(|&v| shortest(v));
+            preview.push((values.collect(), label.clone()));
+        }
+    }
+    let place = rows.label_place();
+    if count == 0 {
+        return Err(place.fault("empty", "it has a header but no rows"));
+    }
+    let target = labels
+        .map(|labels| labels.finish(source.target, place))
+        .transpose()?;
+    let preview = preview
+        .into_iter()
+        .map(|(features, label)| PreviewRow {
+            features,
+            target: target.as_ref().map(|t| preview_target(t, &label)),
+        })
+        .collect();
+    Ok(Inspection {
+        statistics: describe(count, &statistics.columns(), target.as_ref()),
+        schema: DatasetSchema {
+            shape: layout.shape,
+            dtype: layout.dtype.to_owned(),
+            columns: layout.columns,
+            target: target.map(|t| t.schema),
+        },
+        preview,
+    })
+}
+
+fn describe(rows: u64, columns: &[Column], target: Option<&Target>) -> DatasetStatistics {
+    let value = |c: Column| ValueStatistics {
+        mean: c.mean,
+        std: c.std,
+        min: c.min,
+        max: c.max,
+    };
+    DatasetStatistics {
+        rows,
+        mean: columns.iter().map(|c| c.mean).collect(),
+        std: columns.iter().map(|c| c.std).collect(),
+        min: columns.iter().map(|c| c.min).collect(),
+        max: columns.iter().map(|c| c.max).collect(),
+        class_counts: target.and_then(|t| t.class_counts.clone()),
+        target: target.and_then(|t| t.statistics).map(value),
+    }
+}
+
+fn preview_target(target: &Target, label: &Label) -> Value {
+    match target.schema {
+        TargetSchema::Class { .. } => Value::from(label.name()),
+        TargetSchema::Value { .. } => label.number().map_or(Value::Null, Value::from),
+    }
+}
+
+/// Widens without the digits that binary fractions would add: 0.1 stays 0.1.
+fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}

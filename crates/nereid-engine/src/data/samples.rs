@@ -1,0 +1,155 @@
+//! A dataset decoded into memory for training: compact features and encoded targets.
+
+use nereid_core::{
+    datasets::{DatasetSchema, TargetSchema},
+    engine::{DataInput, EngineError},
+    spec::shapes,
+};
+
+use super::{
+    labels::ClassCodes,
+    rows::{Label, Rows},
+};
+
+/// Features, row-major; bytes stay bytes, which takes a quarter of the memory.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Values {
+    U8(Vec<u8>),
+    F32(Vec<f32>),
+}
+
+/// What to predict for each row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Targets {
+    /// Index into the training data's classes.
+    Class(Vec<u32>),
+    /// A number.
+    Value(Vec<f32>),
+}
+
+/// All rows of a dataset.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Samples {
+    pub(crate) rows: usize,
+    /// Values of one sample.
+    pub(crate) size: usize,
+    pub(crate) values: Values,
+    pub(crate) targets: Targets,
+}
+
+impl Samples {
+    /// Appends the raw features of a row to `out`.
+    pub(crate) fn extend(&self, row: usize, out: &mut Vec<f32>) {
+        let range = row * self.size..(row + 1) * self.size;
+        match &self.values {
+            Values::U8(v) => out.extend(v[range].iter().map(|&b| f32::from(b))),
+            Values::F32(v) => out.extend_from_slice(&v[range]),
+        }
+    }
+}
+
+/// Reads a dataset whose target and columns are those of `schema`, the training data's.
+pub(crate) fn load(input: &DataInput, schema: &DatasetSchema) -> Result<Samples, EngineError> {
+    let mut rows = Rows::open(&input.source, &*input.files, schema.columns.as_deref())?;
+    let layout = rows.layout();
+    if layout.shape != schema.shape {
+        let (got, expected) = (shapes::show(&layout.shape), shapes::show(&schema.shape));
+        return Err(EngineError::InvalidInput(format!(
+            "samples have shape {got}, the training data's {expected}"
+        )));
+    }
+    if rows.target().is_none() {
+        let detail = "the dataset has no label to compare with".to_owned();
+        return Err(EngineError::InvalidInput(detail));
+    }
+    let size = layout.shape.iter().product();
+    let mut values = if matches!(layout.dtype, "UINT8" | "BOOL") {
+        Values::U8(Vec::new())
+    } else {
+        Values::F32(Vec::new())
+    };
+    let mut targets = Encoder::new(schema)?;
+    let (mut row, mut label) = (Vec::new(), Label::default());
+    let mut count = 0;
+    while rows.next(&mut row, &mut label)? {
+        match &mut values {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "read from a byte just before"
+            )]
+            Values::U8(v) => v.extend(row.iter().map(|&x| x as u8)),
+            Values::F32(v) => v.extend_from_slice(&row),
+        }
+        targets.push(&label, count, &rows)?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(rows
+            .label_place()
+            .fault("empty", "it has a header but no rows"));
+    }
+    Ok(Samples {
+        rows: usize::try_from(count).unwrap_or(usize::MAX),
+        size,
+        values,
+        targets: targets.targets,
+    })
+}
+
+/// Turns labels into the training data's class indices or numbers.
+struct Encoder {
+    codes: Option<ClassCodes>,
+    targets: Targets,
+}
+
+impl Encoder {
+    fn new(schema: &DatasetSchema) -> Result<Self, EngineError> {
+        match &schema.target {
+            Some(TargetSchema::Class { classes, .. }) => Ok(Self {
+                codes: Some(ClassCodes::new(classes)),
+                targets: Targets::Class(Vec::new()),
+            }),
+            Some(TargetSchema::Value { .. }) => Ok(Self {
+                codes: None,
+                targets: Targets::Value(Vec::new()),
+            }),
+            None => Err(EngineError::InvalidInput(
+                "the training data has no label to learn".to_owned(),
+            )),
+        }
+    }
+
+    fn push(&mut self, label: &Label, row: u64, rows: &Rows) -> Result<(), EngineError> {
+        let fault = |code, detail: String| {
+            let column = rows.target();
+            rows.label_place()
+                .fault_at(code, Some(row), column.as_deref(), detail)
+        };
+        match &mut self.targets {
+            Targets::Class(targets) => {
+                let code = self.codes.as_ref().and_then(|codes| codes.get(label));
+                let unknown = || {
+                    let name: String = label.name().chars().take(80).collect();
+                    fault(
+                        "label_out_of_range",
+                        format!("{name:?} is no class of the training data"),
+                    )
+                };
+                targets.push(code.ok_or_else(unknown)?);
+            }
+            Targets::Value(targets) => {
+                #[expect(clippy::cast_possible_truncation, reason = "what overflows is refused")]
+                let value = label.number().map(|n| n as f32).filter(|n| n.is_finite());
+                let invalid = || {
+                    fault(
+                        "not_a_number",
+                        format!("{:?} is not a number", label.name()),
+                    )
+                };
+                targets.push(value.ok_or_else(invalid)?);
+            }
+        }
+        Ok(())
+    }
+}

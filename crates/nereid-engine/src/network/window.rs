@@ -1,0 +1,115 @@
+//! Windows of convolutions and pools: where they lie and how borders are padded.
+
+use burn::tensor::{
+    Device, Tensor, TensorData, module,
+    ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions, PadMode},
+};
+use nereid_core::spec::{layers::Padding, shapes};
+
+/// Windows over height and width.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Window {
+    pub(crate) size: [usize; 2],
+    pub(crate) stride: [usize; 2],
+    pub(crate) dilation: [usize; 2],
+    pub(crate) padding: Padding,
+}
+
+impl Window {
+    /// Padding before and after each axis: TensorFlow's, an odd surplus goes to the end.
+    pub(crate) fn pads(&self, input: [usize; 2]) -> [(usize, usize); 2] {
+        [0, 1].map(|axis| {
+            if self.padding == Padding::Valid {
+                return (0, 0);
+            }
+            let extent = (self.size[axis] - 1) * self.dilation[axis] + 1;
+            let positions = input[axis].div_ceil(self.stride[axis]);
+            let needed = (positions - 1) * self.stride[axis] + extent;
+            let total = needed.saturating_sub(input[axis]);
+            (total / 2, total - total / 2)
+        })
+    }
+
+    /// Convolves planes.
+    pub(crate) fn convolve(
+        &self,
+        input: Tensor<4>,
+        kernel: Tensor<4>,
+        bias: Option<Tensor<1>>,
+    ) -> Tensor<4> {
+        let [_, _, h, w] = input.dims();
+        let pads = self.pads([h, w]);
+        let (input, inner) = if pads.iter().all(|(before, after)| before == after) {
+            (input, pads.map(|(before, _)| before))
+        } else {
+            (input.pad(pads, PadMode::Constant(0.0)), [0, 0])
+        };
+        let options = ConvOptions::new(self.stride, inner, self.dilation, 1);
+        module::conv2d(input, kernel, bias, options)
+    }
+
+    /// Takes the maximum of each window.
+    pub(crate) fn maximum(&self, input: Tensor<4>) -> Tensor<4> {
+        let [_, _, h, w] = input.dims();
+        let input = pad(input, self.pads([h, w]), f32::NEG_INFINITY);
+        let options = MaxPoolOptions::new(self.size).with_stride(self.stride);
+        module::max_pool2d(input, options)
+    }
+
+    /// Takes the mean of each window; padding does not count.
+    pub(crate) fn mean(&self, input: Tensor<4>) -> Tensor<4> {
+        let ([_, _, h, w], device) = (input.dims(), input.device());
+        let pads = self.pads([h, w]);
+        let padded = pad(input, pads, 0.0);
+        let options = AvgPoolOptions::new(self.size).with_stride(self.stride);
+        let mean = module::avg_pool2d(padded, options);
+        if pads == [(0, 0); 2] {
+            return mean;
+        }
+        mean * self.correction([h, w], pads, &device.without_autodiff())
+    }
+
+    /// Window size by number of positions inside the input, for each window.
+    #[expect(clippy::cast_precision_loss, reason = "windows are small")]
+    fn correction(
+        &self,
+        input: [usize; 2],
+        pads: [(usize, usize); 2],
+        device: &Device,
+    ) -> Tensor<4> {
+        let inside = |axis: usize| -> Vec<usize> {
+            let (before, end) = (pads[axis].0, pads[axis].0 + input[axis]);
+            let n = shapes::positions(
+                input[axis],
+                self.size[axis],
+                self.stride[axis],
+                1,
+                self.padding,
+            );
+            (0..n.unwrap_or(0))
+                .map(|i| i * self.stride[axis])
+                .map(|at| {
+                    (at + self.size[axis])
+                        .min(end)
+                        .saturating_sub(at.max(before))
+                })
+                .collect()
+        };
+        let (rows, columns) = (inside(0), inside(1));
+        let whole = (self.size[0] * self.size[1]) as f32;
+        let mut factors = Vec::with_capacity(rows.len() * columns.len());
+        for r in &rows {
+            factors.extend(columns.iter().map(|c| whole / (r * c).max(1) as f32));
+        }
+        let shape = [1, 1, rows.len(), columns.len()];
+        Tensor::from_data(TensorData::new(factors, shape), device)
+    }
+}
+
+fn pad(input: Tensor<4>, pads: [(usize, usize); 2], value: f32) -> Tensor<4> {
+    if pads == [(0, 0); 2] {
+        input
+    } else {
+        input.pad(pads, PadMode::Constant(value))
+    }
+}

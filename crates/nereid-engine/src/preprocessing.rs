@@ -1,0 +1,154 @@
+//! Scales raw features: found from the training split, applied alike in training and serving.
+
+use nereid_core::{
+    datasets::FileRole,
+    engine::{DataError, EngineError},
+    models::Preprocessing,
+    spec::{Normalization, layers::Layer, network::Plan},
+};
+
+use crate::data::{Samples, Statistics, Values};
+
+/// Finds the numbers for `wanted` over the given rows.
+pub(crate) fn fit(
+    wanted: Normalization,
+    plan: &Plan,
+    samples: &Samples,
+    rows: &[usize],
+) -> Preprocessing {
+    let normalization = match wanted {
+        Normalization::Auto if embeds(plan).is_some() => Normalization::None,
+        Normalization::Auto if plan.input.len() == 1 => Normalization::Standard,
+        Normalization::Auto => Normalization::MinMax,
+        given => given,
+    };
+    let (offset, scale) = match normalization {
+        Normalization::Standard => standard(plan, samples, rows),
+        Normalization::MinMax => min_max(plan, samples, rows),
+        _ => (vec![0.0], vec![1.0]),
+    };
+    Preprocessing {
+        normalization,
+        offset,
+        scale,
+    }
+}
+
+/// Returns the vocabulary of a network that begins with an Embedding.
+pub(crate) fn embeds(plan: &Plan) -> Option<usize> {
+    match plan.layers.first().map(|l| &l.layer) {
+        Some(Layer::Embedding(l)) => Some(l.input_dim),
+        _ => None,
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "features are 32-bit floats"
+)]
+fn standard(plan: &Plan, samples: &Samples, rows: &[usize]) -> (Vec<f32>, Vec<f32>) {
+    let columns = statistics(Statistics::columns_of(&plan.input), samples, rows).columns();
+    let offset = columns.iter().map(|c| c.mean as f32).collect();
+    // A constant column would be divided by 0.
+    let scale = columns.iter().map(|c| nonzero(c.std as f32)).collect();
+    (offset, scale)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "features are 32-bit floats"
+)]
+fn min_max(plan: &Plan, samples: &Samples, rows: &[usize]) -> (Vec<f32>, Vec<f32>) {
+    let table = plan.input.len() == 1;
+    if !table && matches!(samples.values, Values::U8(_)) {
+        return (vec![0.0], vec![255.0]);
+    }
+    // Channels of an image share one scale, which keeps their proportions.
+    let columns = if table { plan.input[0] } else { 1 };
+    let columns = statistics(columns, samples, rows).columns();
+    let offset = columns.iter().map(|c| c.min as f32).collect();
+    let scale = columns
+        .iter()
+        .map(|c| nonzero((c.max - c.min) as f32))
+        .collect();
+    (offset, scale)
+}
+
+fn statistics(columns: usize, samples: &Samples, rows: &[usize]) -> Statistics {
+    let mut statistics = Statistics::new(columns);
+    let mut row = Vec::with_capacity(samples.size);
+    for &r in rows {
+        row.clear();
+        samples.extend(r, &mut row);
+        statistics.push_row(row.iter().copied());
+    }
+    statistics
+}
+
+fn nonzero(scale: f32) -> f32 {
+    if scale.is_normal() { scale } else { 1.0 }
+}
+
+/// Checks offsets and scales read from a file.
+pub(crate) fn check(p: &Preprocessing, shape: &[usize]) -> Result<(), EngineError> {
+    let last = shape.last().copied().unwrap_or(1);
+    let fits = |v: &[f32]| v.len() == 1 || v.len() == last;
+    let valid = fits(&p.offset)
+        && fits(&p.scale)
+        && p.offset.iter().all(|v| v.is_finite())
+        && p.scale.iter().all(|v| v.is_finite() && *v != 0.0);
+    if valid {
+        return Ok(());
+    }
+    let detail =
+        format!("preprocessing needs 1 or {last} finite offsets and scales, none of them 0");
+    Err(EngineError::InvalidInput(detail))
+}
+
+/// Scales raw features in place: `(x - offset) / scale`, repeated along the last axis.
+pub(crate) fn apply(p: &Preprocessing, values: &mut [f32]) {
+    if let ([offset], [scale]) = (p.offset.as_slice(), p.scale.as_slice()) {
+        for v in values.iter_mut() {
+            *v = (*v - offset) / scale;
+        }
+        return;
+    }
+    let n = p.offset.len().max(p.scale.len());
+    let at = |v: &[f32], i: usize| if v.len() == 1 { v[0] } else { v[i] };
+    for row in values.chunks_mut(n) {
+        for (i, v) in row.iter_mut().enumerate() {
+            *v = (*v - at(&p.offset, i)) / at(&p.scale, i);
+        }
+    }
+}
+
+/// Finds the first value that is no index into a vocabulary; the framework would panic on it.
+pub(crate) fn find_bad_index(values: &[f32], vocabulary: usize) -> Option<(usize, f32)> {
+    #[expect(clippy::cast_precision_loss, reason = "at most 2^20 entries")]
+    let end = vocabulary as f32;
+    let bad = |v: f32| !(v >= 0.0 && v < end && v.fract() == 0.0);
+    let at = values.iter().position(|&v| bad(v))?;
+    Some((at, values[at]))
+}
+
+/// Checks that a dataset holds nothing but indices into the vocabulary.
+pub(crate) fn check_indices(samples: &Samples, vocabulary: usize) -> Result<(), EngineError> {
+    let mut row = Vec::with_capacity(samples.size);
+    for r in 0..samples.rows {
+        row.clear();
+        samples.extend(r, &mut row);
+        if let Some((column, value)) = find_bad_index(&row, vocabulary) {
+            return Err(EngineError::InvalidData(DataError {
+                file: FileRole::Data,
+                code: "index_out_of_range",
+                row: Some(r as u64 + 1),
+                column: Some(column.to_string()),
+                detail: format!(
+                    "{value} is no whole number from 0 to {}, which the Embedding looks up",
+                    vocabulary - 1
+                ),
+            }));
+        }
+    }
+    Ok(())
+}

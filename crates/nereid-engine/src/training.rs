@@ -1,0 +1,191 @@
+//! Trains: reads data, fits weights, evaluates and writes the model's files.
+
+mod batches;
+mod callbacks;
+mod exact;
+mod metrics;
+mod objective;
+mod optimizer;
+mod pace;
+mod session;
+mod split;
+mod state;
+
+use std::collections::BTreeMap;
+
+use nereid_core::{
+    engine::{EngineError, Monitor, TrainTask, Trainer},
+    events::LogLevel,
+    jobs::JobPhase,
+    models::{Preprocessing, TrainedModel},
+    spec::network::Plan,
+};
+use serde_json::Value;
+
+use crate::{
+    artifact::{self, Artifact},
+    data::{Samples, Targets},
+    device, guard,
+    network::Network,
+    outputs::{self, Head},
+    preprocessing,
+};
+use metrics::Measures;
+use objective::Objective;
+use session::Session;
+use split::{Part, Splits};
+
+/// Held-out rows that later loads are checked against.
+const GOLDEN_ROWS: usize = 64;
+
+/// The [`Trainer`] of this engine.
+pub(crate) struct NetworkTrainer;
+
+impl Trainer for NetworkTrainer {
+    fn train(
+        &self,
+        task: &TrainTask<'_>,
+        monitor: &mut dyn Monitor,
+    ) -> Result<TrainedModel, EngineError> {
+        guard::panics("training", || train(task, monitor))
+    }
+}
+
+fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel, EngineError> {
+    let device = device::open(task.device)?;
+    monitor.phase(JobPhase::Downloading);
+    let splits = Splits::load(task)?;
+    let plan = plan(task, splits.samples(&splits.train).rows)?;
+    if let Some(vocabulary) = preprocessing::embeds(&plan) {
+        for samples in splits.datasets() {
+            preprocessing::check_indices(samples, vocabulary)?;
+        }
+    }
+    let samples = splits.samples(&splits.train);
+    let wanted = task.spec.fit.normalization;
+    let preprocessing = preprocessing::fit(wanted, &plan, samples, &splits.train.rows);
+    let network = Network::build(&plan, task.spec.fit.seed, &device);
+
+    monitor.phase(JobPhase::Training);
+    let mut session = start(task, &splits, &preprocessing, network)?;
+    announce(&session, &plan, monitor);
+    session.run(monitor)?;
+
+    monitor.phase(JobPhase::Evaluating);
+    let (metrics, reports) = evaluate(&session, task, monitor)?;
+    let head = Head::of(task.spec);
+    let width = plan.output().iter().product();
+    let signature = outputs::signature(&task.train.schema, head, width, preprocessing.clone());
+    let artifact = Artifact::new(task.spec, &plan, signature.clone(), head, &session.network)?;
+    let golden = golden_rows(&splits, &plan);
+    let history = &session.state.history;
+    let files = artifact::write_trained(task.output, artifact, golden, history)?;
+    Ok(TrainedModel {
+        signature,
+        metrics,
+        reports,
+        files,
+        framework_version: crate::framework_version().to_owned(),
+    })
+}
+
+fn plan(task: &TrainTask<'_>, rows: usize) -> Result<Plan, EngineError> {
+    let plan = task.spec.plan(&task.train.schema, rows as u64, "");
+    plan.map_err(|violations| {
+        let lines: Vec<_> = violations
+            .into_vec()
+            .into_iter()
+            .map(|v| format!("{}: {}", v.pointer, v.detail))
+            .collect();
+        EngineError::InvalidInput(lines.join("; "))
+    })
+}
+
+fn start<'a>(
+    task: &'a TrainTask<'_>,
+    splits: &'a Splits,
+    preprocessing: &'a Preprocessing,
+    network: Network,
+) -> Result<Session<'a>, EngineError> {
+    let classes = task.train.schema.classes().unwrap_or_default();
+    let counts = class_counts(splits, classes.len());
+    let objective = Objective::new(task.spec, &network, classes, &counts);
+    let threshold = if objective.logits { 0.0 } else { 0.5 };
+    let threshold = objective.is_binary().then_some(threshold);
+    let measures = Measures::new(&task.spec.metrics, classes.len(), threshold);
+    let mut session = Session::new(task, splits, preprocessing, network, objective, measures)?;
+    if let Some(bytes) = &task.resume {
+        session.restore(bytes, classes.len())?;
+    }
+    Ok(session)
+}
+
+fn class_counts(splits: &Splits, classes: usize) -> Vec<u64> {
+    let mut counts = vec![0; classes];
+    if let Targets::Class(targets) = &splits.samples(&splits.train).targets {
+        for &row in &splits.train.rows {
+            counts[targets[row] as usize] += 1;
+        }
+    }
+    counts
+}
+
+fn announce(session: &Session<'_>, plan: &Plan, monitor: &mut dyn Monitor) {
+    let rows = |part: &Option<Part>| part.as_ref().map_or(0, |p| p.rows.len());
+    let splits = session.splits;
+    let message = format!(
+        "{} training, {} validation and {} test samples; {} layers with {} parameters",
+        splits.train.rows.len(),
+        rows(&splits.validation),
+        rows(&splits.test),
+        plan.layers.len(),
+        plan.parameters(),
+    );
+    monitor.log(LogLevel::Info, message);
+    if session.state.step > 0 {
+        let (epoch, step) = (session.state.epoch + 1, session.state.step);
+        let message = format!("resumed in epoch {epoch} after step {step}");
+        monitor.log(LogLevel::Info, message);
+    }
+}
+
+type Evaluation = (BTreeMap<String, f64>, BTreeMap<String, Value>);
+
+/// Collects the final metrics: of training, validation and test data.
+fn evaluate(
+    session: &Session<'_>,
+    task: &TrainTask<'_>,
+    monitor: &mut dyn Monitor,
+) -> Result<Evaluation, EngineError> {
+    let mut values = session.final_epoch();
+    values.remove("learning_rate");
+    let classes = task.train.schema.classes().unwrap_or_default();
+    let splits = session.splits;
+    let last = splits.test.as_ref().or(splits.validation.as_ref());
+    let Some(part) = last else {
+        return Ok((values, BTreeMap::new()));
+    };
+    let tally = session.evaluate(part, true, monitor)?;
+    if splits.test.is_some() {
+        let test = session.measures.values(&tally, "test_");
+        let shown: Vec<_> = test.iter().map(|(k, v)| format!("{k} {v:.4}")).collect();
+        monitor.log(LogLevel::Info, shown.join(", "));
+        values.extend(test);
+    }
+    Ok((values, session.measures.reports(&tally, classes)))
+}
+
+/// Takes raw rows to check later loads against: test data, else validation, else training.
+fn golden_rows(splits: &Splits, plan: &Plan) -> (usize, Vec<f32>) {
+    let part = splits.test.as_ref().or(splits.validation.as_ref());
+    let part = part.unwrap_or(&splits.train);
+    let samples: &Samples = splits.samples(part);
+    // Huge samples are not worth more than a few rows.
+    let size: usize = plan.input.iter().product();
+    let rows = GOLDEN_ROWS.min((4 << 20) / size.max(1)).max(1);
+    let mut values = Vec::new();
+    let taken = part.rows.iter().take(rows);
+    let n = taken.clone().count();
+    taken.for_each(|&row| samples.extend(row, &mut values));
+    (n, values)
+}

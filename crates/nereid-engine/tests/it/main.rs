@@ -1,0 +1,19 @@
+//! The engine through its public interface: data in, models out.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::format_push_string,
+    clippy::needless_pass_by_value,
+    clippy::disallowed_methods,
+    reason = "tests: what fails shall fail at once, and literals read best by value"
+)]
+
+mod data;
+mod digits;
+mod mnist;
+mod networks;
+mod resume;
+mod serving;
+mod support;
+mod tabular;

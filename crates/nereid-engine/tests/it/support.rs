@@ -1,0 +1,153 @@
+//! Datasets in memory, a monitor that records, and shorthand for whole trainings.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, Cursor, Read, Write},
+    path::Path,
+    sync::Arc,
+};
+
+use nereid_core::{
+    datasets::{DatasetSource, FileRole, Inspection},
+    engine::{DataFiles, DataInput, EngineError, Monitor, Snapshot, TrainTask},
+    events::{LogLevel, MetricPoint},
+    jobs::{Directive, JobPhase, Progress},
+    models::TrainedModel,
+    spec::TrainSpec,
+    validation::Violations,
+    workers::DeviceKind,
+};
+use nereid_engine::engine;
+use serde_json::{Value, json};
+
+/// Files of a dataset in memory.
+#[derive(Clone, Default)]
+pub struct Memory(pub HashMap<FileRole, Vec<u8>>);
+
+impl DataFiles for Memory {
+    fn open(&self, role: FileRole) -> io::Result<Box<dyn Read + Send>> {
+        let bytes = self.0.get(&role).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Cursor::new(bytes.clone())))
+    }
+}
+
+/// Describes a dataset; `source` lacks its files.
+pub fn source(mut source: Value, files: &Memory) -> DatasetSource {
+    let uris: BTreeMap<&str, String> = files
+        .0
+        .keys()
+        .map(|r| (r.as_str(), format!("s3://test/{}", r.as_str())))
+        .collect();
+    source["files"] = json!(uris);
+    serde_json::from_value(source).unwrap()
+}
+
+pub fn inspect(description: Value, files: &Memory) -> Result<Inspection, EngineError> {
+    engine()
+        .inspector
+        .inspect(&source(description, files), files)
+}
+
+/// A dataset as inspection leaves it.
+pub fn input(description: Value, files: Memory) -> DataInput {
+    let source = source(description, &files);
+    let inspection = engine().inspector.inspect(&source, &files).unwrap();
+    DataInput {
+        source,
+        schema: inspection.schema,
+        files: Arc::new(files),
+    }
+}
+
+pub fn csv(text: impl Into<Vec<u8>>) -> Memory {
+    Memory(HashMap::from([(FileRole::Data, text.into())]))
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Reads a spec; model and dataset are filled in.
+pub fn spec(mut spec: Value) -> TrainSpec {
+    spec["model"] = json!("test");
+    spec["dataset"] = json!("test");
+    let mut violations = Violations::default();
+    let read = TrainSpec::read(spec, "", &mut violations);
+    violations.into_result(read).unwrap().unwrap()
+}
+
+/// Records everything and stops where it is told to.
+#[derive(Default)]
+pub struct Recorder {
+    pub phases: Vec<JobPhase>,
+    pub points: Vec<MetricPoint>,
+    pub progress: Vec<Progress>,
+    pub lines: Vec<String>,
+    pub snapshots: Vec<Snapshot>,
+    pub stop_at_snapshot: Option<usize>,
+    /// Whether log lines are not printed.
+    pub quiet: bool,
+}
+
+impl Monitor for Recorder {
+    fn phase(&mut self, phase: JobPhase) {
+        self.phases.push(phase);
+    }
+    fn progress(&mut self, progress: Progress) {
+        self.progress.push(progress);
+    }
+    fn metrics(&mut self, point: MetricPoint) {
+        self.points.push(point);
+    }
+    fn log(&mut self, _: LogLevel, message: String) {
+        if !self.quiet {
+            println!("{message}");
+        }
+        self.lines.push(message);
+    }
+    fn checkpoint(&mut self, snapshot: Snapshot) {
+        self.snapshots.push(snapshot);
+    }
+    fn directive(&mut self) -> Directive {
+        match self.stop_at_snapshot {
+            Some(n) if self.snapshots.len() >= n => Directive::Stop,
+            _ => Directive::Continue,
+        }
+    }
+}
+
+/// Trains on one dataset, from which validation and test data are split off.
+pub fn train(
+    spec: &TrainSpec,
+    data: &DataInput,
+    resume: Option<Vec<u8>>,
+    output: &Path,
+    monitor: &mut Recorder,
+) -> Result<TrainedModel, EngineError> {
+    let task = TrainTask {
+        spec,
+        train: data.clone(),
+        validation: None,
+        test: None,
+        device: DeviceKind::Cpu,
+        resume,
+        output,
+    };
+    engine().trainer.train(&task, monitor)
+}
+
+/// A generator of numbers that needs no crate: xorshift64*.
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    /// Returns a number from 0 to below 1.
+    pub fn next(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
+        f64::from(u32::try_from(high).unwrap()) / (f64::from(u32::MAX) + 1.0)
+    }
+}

@@ -1,0 +1,197 @@
+//! Generations of an endpoint's variants: made by clients and deploy jobs, never changed.
+
+use nereid_core::{
+    Name,
+    endpoints::{EndpointSpec, VariantSpec},
+    ids::{EndpointId, JobId, ProjectId, VariantId},
+};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{
+    ResourceKind, StoreError,
+    models::version_not_found,
+    rows::{self, Row},
+};
+
+/// A variant whose version is known to exist.
+#[derive(Debug)]
+pub(crate) struct NewVariant {
+    pub(crate) name: String,
+    pub(crate) model_version: Uuid,
+    pub(crate) weight: i32,
+    pub(crate) replicas: i32,
+}
+
+/// Finds the versions that `spec` names and locks them against deletion.
+pub(super) async fn resolve(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    spec: &EndpointSpec,
+) -> Result<Vec<NewVariant>, StoreError> {
+    let mut variants = Vec::with_capacity(spec.variants.len());
+    for variant in &spec.variants {
+        variants.push(NewVariant {
+            name: variant.name.to_string(),
+            model_version: resolve_version(conn, project, variant).await?,
+            weight: rows::bind(variant.weight)?,
+            replicas: rows::bind(variant.replicas)?,
+        });
+    }
+    Ok(variants)
+}
+
+async fn resolve_version(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    variant: &VariantSpec,
+) -> Result<Uuid, StoreError> {
+    let row = sqlx::query!(
+        r#"SELECT v.id, v.serving IS NOT NULL AS "deployed!"
+         FROM model_versions v JOIN models m ON m.id = v.model_id
+         WHERE m.project_id = $1 AND m.name = $2 AND v.version = $3::bigint AND v.deleted_at IS NULL
+         FOR KEY SHARE OF v"#,
+        project.0,
+        variant.model.as_str(),
+        i64::from(variant.version)
+    )
+    .fetch_optional(conn)
+    .await?
+    .ok_or_else(|| version_not_found(&variant.model, variant.version))?;
+    if row.deployed {
+        Ok(row.id)
+    } else {
+        let what = format!(
+            "{}@{} has no serving artifact yet: submit a deploy job for it",
+            variant.model, variant.version
+        );
+        Err(StoreError::conflict("not_deployed", what))
+    }
+}
+
+/// Makes an endpoint in its first generation; none if the name is taken.
+pub(crate) async fn insert_endpoint(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    name: &Name,
+) -> Result<Option<EndpointId>, StoreError> {
+    let id = sqlx::query_scalar!(
+        "INSERT INTO endpoints (id, project_id, name, status, generation) VALUES ($1, $2, $3, 'creating', 1)
+         ON CONFLICT (project_id, name) WHERE deleted_at IS NULL DO NOTHING RETURNING id",
+        EndpointId::generate().0,
+        project.0,
+        name.as_str()
+    );
+    Ok(id.fetch_optional(conn).await?.map(EndpointId))
+}
+
+/// Finds an endpoint and locks it.
+pub(crate) async fn find(
+    conn: &mut PgConnection,
+    project: ProjectId,
+    name: &Name,
+) -> Result<EndpointId, StoreError> {
+    let id = sqlx::query_scalar!(
+        "SELECT id FROM endpoints WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL FOR UPDATE",
+        project.0,
+        name.as_str()
+    );
+    id.fetch_optional(conn)
+        .await?
+        .map(EndpointId)
+        .ok_or_else(|| StoreError::not_found(ResourceKind::Endpoint, name))
+}
+
+/// Adds a generation to a locked endpoint and returns its number.
+pub(crate) async fn add(
+    conn: &mut PgConnection,
+    endpoint: EndpointId,
+    variants: &[NewVariant],
+    job: Option<JobId>,
+) -> Result<i32, StoreError> {
+    let generation = sqlx::query_scalar!(
+        "UPDATE endpoints SET
+             generation = generation + 1, updated_at = now(),
+             status = CASE WHEN serving_generation IS NULL THEN 'creating' ELSE 'updating' END
+         WHERE id = $1 RETURNING generation",
+        endpoint.0
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    insert(conn, endpoint, generation, variants, job).await?;
+    Ok(generation)
+}
+
+/// Stores a generation and its variants.
+pub(crate) async fn insert(
+    conn: &mut PgConnection,
+    endpoint: EndpointId,
+    generation: i32,
+    variants: &[NewVariant],
+    job: Option<JobId>,
+) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = variants.iter().map(|_| VariantId::generate().0).collect();
+    let names: Vec<String> = variants.iter().map(|v| v.name.clone()).collect();
+    let versions: Vec<Uuid> = variants.iter().map(|v| v.model_version).collect();
+    let weights: Vec<i32> = variants.iter().map(|v| v.weight).collect();
+    let replicas: Vec<i32> = variants.iter().map(|v| v.replicas).collect();
+    sqlx::query!(
+        "INSERT INTO endpoint_generations (endpoint_id, generation, job_id) VALUES ($1, $2, $3)",
+        endpoint.0,
+        generation,
+        job.map(|j| j.0)
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO endpoint_variants (id, endpoint_id, generation, position, name, model_version_id, weight, replicas)
+         SELECT v.id, $1, $2, v.n::integer - 1, v.name, v.version, v.weight, v.replicas
+         FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::integer[], $7::integer[])
+             WITH ORDINALITY AS v (id, name, version, weight, replicas, n)",
+        endpoint.0,
+        generation,
+        &ids,
+        &names,
+        &versions,
+        &weights,
+        &replicas
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Reads what the newest generation but one among those that served was.
+pub(super) async fn previous(
+    conn: &mut PgConnection,
+    endpoint: EndpointId,
+) -> Result<Option<EndpointSpec>, StoreError> {
+    let rows = sqlx::query!(
+        "SELECT v.id, v.name, m.name AS model, mv.version, v.weight, v.replicas
+         FROM endpoint_variants v
+         JOIN model_versions mv ON mv.id = v.model_version_id
+         JOIN models m ON m.id = mv.model_id
+         WHERE v.endpoint_id = $1 AND v.generation = (
+             SELECT max(g.generation) FROM endpoint_generations g JOIN endpoints e ON e.id = g.endpoint_id
+             WHERE e.id = $1 AND g.generation < e.generation AND g.served_at IS NOT NULL)
+         ORDER BY v.position",
+        endpoint.0
+    )
+    .fetch_all(conn)
+    .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let variants = rows.into_iter().map(|r| {
+        let row = Row::new("endpoint_variants", &r.id);
+        Ok(VariantSpec {
+            name: row.name("name", r.name)?,
+            model: row.name("model", r.model)?,
+            version: row.number("version", r.version)?,
+            weight: row.number("weight", r.weight)?,
+            replicas: row.number("replicas", r.replicas)?,
+        })
+    });
+    let variants = variants.collect::<Result<_, StoreError>>()?;
+    Ok(Some(EndpointSpec { variants }))
+}

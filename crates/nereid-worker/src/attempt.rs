@@ -1,0 +1,265 @@
+//! One claim of a job in this process: its fence, how long it may trust its lease, its orders.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use nereid_core::{
+    clock::Clock,
+    events::{LogLevel, NewLogLine},
+    jobs::{Claim, Directive, Fence},
+};
+use nereid_store::{StoreError, queue::Beat};
+use tokio::sync::watch;
+
+use crate::{
+    error::RunError,
+    outbox::{Outbox, Status},
+    sync::{Backoff, lock},
+};
+
+/// What a running attempt is asked to do; it only ever gets more urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Order {
+    /// Go on.
+    Continue,
+    /// Stop: this worker shuts down, another one goes on.
+    Drain,
+    /// Stop: a client asked.
+    Stop,
+    /// The attempt is no longer current: stop at once and write nothing.
+    Lost,
+}
+
+/// A running attempt, shared by its run, its training thread, its reporter and the lease keeper.
+pub(crate) struct Attempt {
+    pub(crate) fence: Fence,
+    pub(crate) outbox: Outbox,
+    /// Held while phase and progress are written, so that an older one never lands on a newer.
+    pub(crate) reporting: tokio::sync::Mutex<()>,
+    order: watch::Sender<Order>,
+    trusted_until: Mutex<Instant>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Attempt {
+    pub(crate) fn new(claim: &Claim, trusted_until: Instant, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            fence: claim.fence,
+            outbox: Outbox::default(),
+            reporting: tokio::sync::Mutex::default(),
+            order: watch::Sender::new(Order::Continue),
+            trusted_until: Mutex::new(trusted_until),
+            clock,
+        }
+    }
+
+    /// Makes the order at least as urgent as `order`.
+    pub(crate) fn give(&self, order: Order) {
+        self.order.send_if_modified(|current| {
+            let more_urgent = order > *current;
+            *current = order.max(*current);
+            more_urgent
+        });
+    }
+
+    /// What the attempt is to do now; [`Order::Lost`] as soon as its lease cannot be trusted.
+    ///
+    /// It reads the clock itself, so that a thread learns of a lost lease even if the whole
+    /// runtime hangs and nobody could tell it.
+    pub(crate) fn order(&self) -> Order {
+        let order = *self.order.borrow();
+        if order < Order::Lost && Instant::now() >= *lock(&self.trusted_until) {
+            self.give(Order::Lost);
+            return Order::Lost;
+        }
+        order
+    }
+
+    /// Tells whether the attempt must not write any more.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.order() == Order::Lost
+    }
+
+    /// Order in the engine's terms.
+    pub(crate) fn directive(&self) -> Directive {
+        match self.order() {
+            Order::Continue => Directive::Continue,
+            Order::Drain | Order::Stop => Directive::Stop,
+            Order::Lost => Directive::Lost,
+        }
+    }
+
+    /// Notes that the lease was renewed; it never gets shorter by that.
+    pub(crate) fn renewed(&self, trusted_until: Instant) {
+        let mut current = lock(&self.trusted_until);
+        *current = trusted_until.max(*current);
+    }
+
+    /// Waits until the order is at least as urgent as `order`.
+    pub(crate) async fn ordered(&self, order: Order) {
+        let mut changes = self.order.subscribe();
+        loop {
+            if self.order() >= order {
+                return;
+            }
+            let trusted_until = *lock(&self.trusted_until);
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = tokio::time::sleep_until(trusted_until.into()) => {}
+            }
+        }
+    }
+
+    /// Runs `work` unless and until the order is at least as urgent as `order`.
+    pub(crate) async fn unless<T, E>(
+        &self,
+        order: Order,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, RunError>
+    where
+        RunError: From<E>,
+    {
+        tokio::select! {
+            biased;
+            () = self.ordered(order) => Err(RunError::Halted),
+            result = work => Ok(result?),
+        }
+    }
+
+    /// Calls the store, again and again while Postgres is away and the lease still holds.
+    pub(crate) async fn insist<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, RunError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        loop {
+            let result = tokio::select! {
+                biased;
+                () = self.ordered(Order::Lost) => return Err(RunError::Halted),
+                result = call() => result,
+            };
+            match result {
+                Ok(value) => return Ok(value),
+                Err(e) if e.is_unavailable() => {
+                    tracing::warn!(job = %self.fence.job, error = %e, "call is tried again");
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+                Err(StoreError::LeaseLost) => {
+                    self.give(Order::Lost);
+                    return Err(RunError::Halted);
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// Adds a line to the job's log.
+    pub(crate) fn log(&self, level: LogLevel, message: impl Into<String>) {
+        self.outbox.line(NewLogLine {
+            level,
+            message: message.into(),
+            at: self.clock.now(),
+        });
+    }
+
+    /// Packs up what is to be written about where the attempt stands.
+    pub(crate) fn beat(&self, status: &Status) -> Beat {
+        Beat {
+            fence: self.fence,
+            phase: status.phase,
+            progress: status.progress.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use nereid_core::{
+        clock::SystemClock,
+        ids::{ClaimId, JobId, ProjectId},
+        jobs::JobSpec,
+        spec::{DeploySpec, Tolerance},
+    };
+
+    use super::*;
+
+    /// An attempt that trusts its lease for `lease`.
+    pub(crate) fn attempt(lease: Duration) -> Arc<Attempt> {
+        let model: nereid_core::Name = "digits".parse().unwrap();
+        let claim = Claim {
+            fence: Fence {
+                job: JobId::generate(),
+                epoch: 1,
+                claim: ClaimId::generate(),
+            },
+            project: ProjectId::generate(),
+            spec: JobSpec::Deploy(DeploySpec {
+                endpoint: model.clone(),
+                model,
+                version: 1,
+                replicas: 1,
+                tolerance: Tolerance::default(),
+            }),
+            attempts: 0,
+            checkpoint: None,
+        };
+        let until = Instant::now() + lease;
+        Arc::new(Attempt::new(&claim, until, Arc::new(SystemClock)))
+    }
+
+    #[test]
+    fn orders_only_get_more_urgent() {
+        let attempt = attempt(Duration::from_mins(1));
+        attempt.give(Order::Stop);
+        attempt.give(Order::Drain);
+        assert_eq!(attempt.order(), Order::Stop);
+        assert_eq!(attempt.directive(), Directive::Stop);
+        attempt.give(Order::Lost);
+        assert_eq!(attempt.directive(), Directive::Lost);
+    }
+
+    #[tokio::test]
+    async fn a_lease_without_renewal_is_lost_without_anybody_telling() {
+        let attempt = attempt(Duration::from_millis(50));
+        assert_eq!(attempt.directive(), Directive::Continue);
+        attempt.ordered(Order::Lost).await;
+        assert_eq!(attempt.directive(), Directive::Lost);
+        // Too late: somebody else may have it by now.
+        attempt.renewed(Instant::now() + Duration::from_mins(1));
+        assert_eq!(attempt.directive(), Directive::Lost);
+    }
+
+    #[tokio::test]
+    async fn a_renewal_prolongs_the_trust() {
+        let attempt = attempt(Duration::from_millis(50));
+        attempt.renewed(Instant::now() + Duration::from_mins(1));
+        let lost = attempt.ordered(Order::Drain);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(120), lost)
+                .await
+                .is_err()
+        );
+    }
+
+    #[tokio::test]
+    async fn calls_are_repeated_while_the_database_is_away_and_the_lease_holds() {
+        let attempt = attempt(Duration::from_mins(1));
+        let mut results: BTreeMap<u8, Result<u8, StoreError>> = BTreeMap::from([
+            (0, Err(StoreError::Database(sqlx::Error::PoolTimedOut))),
+            (1, Ok(7)),
+        ]);
+        let written = attempt
+            .insist(|| std::future::ready(results.pop_first().unwrap().1))
+            .await;
+        assert_eq!(written.unwrap(), 7);
+        let lost = attempt
+            .insist(|| std::future::ready(Err::<u8, _>(StoreError::LeaseLost)))
+            .await;
+        assert!(matches!(lost, Err(RunError::Halted)));
+        assert!(attempt.is_lost());
+    }
+}

@@ -1,0 +1,90 @@
+//! Claims jobs: as many as there are free slots, woken by notifications, polling as a safety net.
+
+use std::{sync::Arc, time::Instant};
+
+use nereid_core::jobs::Claim;
+use nereid_store::{StoreError, notify::Wake, queue::ClaimRequest};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    attempt::Attempt,
+    jobs,
+    sync::{Waker, jittered},
+    worker::Context,
+};
+
+/// Claims and starts jobs until shutdown.
+pub(crate) async fn run(ctx: Arc<Context>) {
+    let slots = Arc::new(Semaphore::new(ctx.config.slots as usize));
+    let mut waker = Waker::new(&ctx.wakeups);
+    loop {
+        let free = tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            free = free_slots(&slots) => free,
+        };
+        if free.is_empty() {
+            return;
+        }
+        // Not raced against the shutdown: a claim whose answer is dropped would be nobody's.
+        let pause = match claim(&ctx, free).await {
+            Ok(0) => jittered(ctx.config.poll),
+            // One wake-up may stand for many jobs: on until there are none.
+            Ok(_) => continue,
+            Err(e) => {
+                tracing::warn!(error = %e, "cannot claim jobs");
+                jittered(ctx.config.poll)
+            }
+        };
+        tokio::select! {
+            () = ctx.shutdown.cancelled() => return,
+            () = waker.until(|wake| *wake == Wake::Queue) => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Waits for a free slot and takes all that are free.
+async fn free_slots(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+    // The semaphore is never closed.
+    let first = Arc::clone(slots).acquire_owned().await.ok();
+    let more = std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok());
+    first.into_iter().chain(more).collect()
+}
+
+/// Claims a job for each slot at most and starts what it got; returns how many.
+async fn claim(
+    ctx: &Arc<Context>,
+    mut free: Vec<OwnedSemaphorePermit>,
+) -> Result<usize, StoreError> {
+    let request = ClaimRequest {
+        worker: ctx.config.id,
+        device: ctx.config.device,
+        limit: u32::try_from(free.len()).unwrap_or(u32::MAX),
+        lease: ctx.config.lease,
+    };
+    let trusted_until = Instant::now() + ctx.config.trusted_lease();
+    let claims = ctx.store.claim(&request).await?;
+    let count = claims.len();
+    for claim in claims {
+        let Some(slot) = free.pop() else {
+            // Cannot be; its lease would run out and somebody else would take it.
+            tracing::error!(job = %claim.fence.job, "claimed more jobs than there are slots");
+            break;
+        };
+        start(ctx, claim, trusted_until, slot);
+    }
+    Ok(count)
+}
+
+fn start(ctx: &Arc<Context>, claim: Claim, trusted_until: Instant, slot: OwnedSemaphorePermit) {
+    let clock = Arc::clone(&ctx.clock);
+    let attempt = Arc::new(Attempt::new(&claim, trusted_until, clock));
+    let registration = ctx.leases.register(&attempt);
+    ctx.runs.spawn(jobs::run(
+        Arc::clone(ctx),
+        claim,
+        attempt,
+        registration,
+        slot,
+    ));
+}

@@ -1,0 +1,219 @@
+//! Runs a deployment job: optimises a version, rolls it out and waits until it serves.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use nereid_core::{
+    endpoints::{Endpoint, EndpointStatus, ReplicaStatus},
+    events::LogLevel,
+    jobs::{Claim, JobPhase, JobResult, TerminationReason},
+    models::{MANIFEST_FILE, Manifest, ModelVersion, ServingArtifact},
+    spec::DeploySpec,
+};
+use nereid_objects::S3Uri;
+use nereid_store::notify::Wake;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    attempt::{Attempt, Order},
+    cache::{digest_of, published},
+    error::RunError,
+    monitor::ThreadMonitor,
+    publish,
+    replicas::split_reason,
+    sync::Waker,
+    threads::on_thread,
+    worker::Context,
+};
+
+/// Longest time that replicas may take to get ready.
+const WARM_UP: Duration = Duration::from_mins(5);
+/// Time between two looks at the endpoint while no wake-up comes.
+const LOOK: Duration = Duration::from_secs(2);
+/// Largest manifest in bytes.
+const MAX_MANIFEST: u64 = 16 << 20;
+
+/// Optimises (unless that was done before), rolls out and waits for the replicas.
+pub(crate) async fn run(
+    ctx: &Arc<Context>,
+    attempt: &Arc<Attempt>,
+    claim: &Claim,
+    spec: &DeploySpec,
+) -> Result<JobResult, RunError> {
+    attempt.outbox.phase(JobPhase::Downloading);
+    let (store, project) = (&ctx.store, claim.project);
+    let version = attempt.insist(|| store.model_version(project, &spec.model, spec.version));
+    let version = attempt.unless(Order::Drain, version).await?;
+    let known = attempt.unless(Order::Drain, reuse(ctx, attempt, &version));
+    let artifact = match known.await? {
+        Some(artifact) => artifact,
+        None => Box::pin(optimise(ctx, attempt, claim, spec, &version)).await?,
+    };
+    // Before the roll-out, so that no wake-up about it is missed.
+    let mut waker = Waker::new(&ctx.wakeups);
+    if attempt.order() >= Order::Stop {
+        return Err(RunError::Halted);
+    }
+    let (fence, endpoint, replicas) = (&attempt.fence, &spec.endpoint, spec.replicas);
+    let generation = attempt
+        .insist(|| store.roll_out(fence, version.id, endpoint, replicas, &artifact))
+        .await?;
+    attempt.outbox.phase(JobPhase::Warming);
+    let message = format!("generation {generation} of {} warms up", spec.endpoint);
+    attempt.log(LogLevel::Info, message);
+    let warm = warm_up(ctx, attempt, claim, spec, generation, &mut waker);
+    attempt.unless(Order::Drain, warm).await?;
+    Ok(JobResult::Deploy {
+        endpoint: spec.endpoint.clone(),
+        model: spec.model.clone(),
+        version: spec.version,
+    })
+}
+
+/// Returns the artifact of an earlier deployment, if it is still whole.
+async fn reuse(
+    ctx: &Context,
+    attempt: &Attempt,
+    version: &ModelVersion,
+) -> Result<Option<ServingArtifact>, RunError> {
+    let Some(artifact) = &version.serving else {
+        return Ok(None);
+    };
+    match fetch_artifact(ctx, artifact).await {
+        Ok(_) => {
+            let message = "the version was optimised before; its serving files are used again";
+            attempt.log(LogLevel::Info, message);
+            Ok(Some(artifact.clone()))
+        }
+        Err(e) if e.reason() == Some(TerminationReason::Unavailable) => Err(e),
+        Err(e) => {
+            let message = format!("the serving files of an earlier deployment are damaged ({e})");
+            attempt.log(LogLevel::Warn, message);
+            Ok(None)
+        }
+    }
+}
+
+/// Brings the files of an artifact into the local cache.
+pub(crate) async fn fetch_artifact(
+    ctx: &Context,
+    artifact: &ServingArtifact,
+) -> Result<PathBuf, RunError> {
+    let digest = digest_of(&artifact.files);
+    ctx.cache
+        .fetch(
+            &ctx.objects,
+            &ctx.scratch,
+            &digest,
+            &artifact.prefix,
+            &artifact.files,
+        )
+        .await
+}
+
+async fn optimise(
+    ctx: &Arc<Context>,
+    attempt: &Arc<Attempt>,
+    claim: &Claim,
+    spec: &DeploySpec,
+    version: &ModelVersion,
+) -> Result<ServingArtifact, RunError> {
+    let model = attempt
+        .unless(Order::Drain, Box::pin(fetch_version(ctx, version)))
+        .await?;
+    attempt.outbox.phase(JobPhase::Optimising);
+    let output = Arc::new(ctx.scratch.folder("optimise")?);
+    let folder = Arc::clone(&output);
+    let optimizer = Arc::clone(&ctx.engine.optimizer);
+    let mut monitor = ThreadMonitor::new(Arc::clone(attempt), None);
+    let tolerance = spec.tolerance;
+    let name = format!("deploy-{}", claim.fence.job);
+    let (report, files) = on_thread(&name, "optimisation thread", move || {
+        optimizer.optimise(&model, folder.path(), tolerance, &mut monitor)
+    })
+    .await??;
+    attempt.outbox.phase(JobPhase::Uploading);
+    let prefix = publish::prefix_of(claim, "serving");
+    let upload = publish::upload_files(ctx, output.path(), &prefix, &files);
+    let files = attempt.unless(Order::Stop, Box::pin(upload)).await?;
+    Ok(ServingArtifact {
+        prefix,
+        files,
+        report,
+    })
+}
+
+/// Brings the files of a published version into the local cache.
+async fn fetch_version(ctx: &Context, version: &ModelVersion) -> Result<PathBuf, RunError> {
+    let uri: S3Uri = version.manifest_uri.parse()?;
+    let json = ctx.objects.get_bytes(&uri, MAX_MANIFEST).await;
+    let json = json.map_err(published)?;
+    let found = hex::encode(Sha256::digest(&json));
+    if found != version.manifest_sha256 {
+        return Err(RunError::Input(format!(
+            "the manifest {uri} is damaged: its SHA-256 is {found} instead of {}",
+            version.manifest_sha256
+        )));
+    }
+    let manifest: Manifest = serde_json::from_slice(&json)
+        .map_err(|e| RunError::Input(format!("the manifest {uri} cannot be read: {e}")))?;
+    let prefix = uri.key().strip_suffix(MANIFEST_FILE).unwrap_or(uri.key());
+    ctx.cache
+        .fetch(
+            &ctx.objects,
+            &ctx.scratch,
+            &version.manifest_sha256,
+            prefix,
+            &manifest.files,
+        )
+        .await
+}
+
+/// Waits until the endpoint serves `generation` or a later one.
+async fn warm_up(
+    ctx: &Context,
+    attempt: &Attempt,
+    claim: &Claim,
+    spec: &DeploySpec,
+    generation: u32,
+    waker: &mut Waker,
+) -> Result<(), RunError> {
+    let serves = async {
+        loop {
+            let endpoint = attempt
+                .insist(|| ctx.store.endpoint(claim.project, &spec.endpoint))
+                .await?;
+            if endpoint.serving_generation >= Some(generation) {
+                return Ok(());
+            }
+            if endpoint.status == EndpointStatus::Failed {
+                return Err(failure(&endpoint));
+            }
+            tokio::select! {
+                () = waker.until(|wake| *wake == Wake::Endpoints) => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    };
+    match tokio::time::timeout(WARM_UP, serves).await {
+        Ok(result) => result,
+        Err(_) => Err(RunError::Unavailable(format!(
+            "generation {generation} of endpoint {} was not ready within {} s; is there a worker with room for {} replicas?",
+            spec.endpoint,
+            WARM_UP.as_secs(),
+            spec.replicas
+        ))),
+    }
+}
+
+/// Why the newest generation of an endpoint cannot be served.
+fn failure(endpoint: &Endpoint) -> RunError {
+    let replicas = endpoint.variants.iter().flat_map(|v| &v.replicas_status);
+    let error = replicas
+        .filter(|r| r.status == ReplicaStatus::Failed)
+        .find_map(|r| r.error.as_deref());
+    let (reason, message) = split_reason(error.unwrap_or("the endpoint failed"));
+    RunError::Replica {
+        reason,
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,231 @@
+//! Runs one claimed job from its first phase to the write that ends the attempt.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use nereid_core::{
+    events::LogLevel,
+    jobs::{Claim, JobResult, JobSpec, TerminationReason, retry_delay},
+};
+use nereid_store::queue::{AttemptEnd, NewModelVersion};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    attempt::{Attempt, Order},
+    checkpoints, deploy,
+    error::RunError,
+    leases::Registration,
+    outbox::shorten,
+    reporter::Reporter,
+    train,
+    worker::Context,
+};
+
+/// Longest error message kept, in bytes.
+const MAX_ERROR: usize = 4 << 10;
+
+/// What a successful run made, complete but for the write that ends the attempt.
+enum Made {
+    Version(Box<NewModelVersion>),
+    Deployment(JobResult),
+}
+
+/// Runs a claimed job and ends its attempt; slot and lease are given back however it goes.
+pub(crate) async fn run(
+    ctx: Arc<Context>,
+    claim: Claim,
+    attempt: Arc<Attempt>,
+    registration: Registration,
+    slot: OwnedSemaphorePermit,
+) {
+    let job = claim.fence.job;
+    let kind = claim.spec.kind();
+    tracing::info!(%job, %kind, epoch = claim.fence.epoch, "job started");
+    let reporter = Reporter::start(&ctx.runs, ctx.store.clone(), Arc::clone(&attempt));
+    let made = tokio::select! {
+        made = work(&ctx, &attempt, &claim) => made,
+        // Drained, and not done in time: what still runs is left to itself.
+        () = ctx.abandon.cancelled() => Err(RunError::Halted),
+    };
+    if let Err(e) = &made
+        && e.reason().is_some()
+    {
+        attempt.log(
+            LogLevel::Error,
+            format!("the attempt failed: {}", e.describe()),
+        );
+    }
+    // After its end an attempt can write nothing more.
+    reporter.finish().await;
+    let ended = match made {
+        Ok(made) => end_well(&ctx, &attempt, made).await,
+        Err(e) => Err(e),
+    };
+    match ended {
+        Ok(()) => {
+            tracing::info!(%job, %kind, "job succeeded");
+            drop((registration, slot));
+            checkpoints::forget(&ctx, &claim).await;
+        }
+        Err(e) => {
+            end_badly(&ctx, &attempt, &claim, &e).await;
+            drop((registration, slot));
+        }
+    }
+}
+
+/// Does what the job asks for; boxed, because the futures of all its steps are large.
+fn work<'a>(
+    ctx: &'a Arc<Context>,
+    attempt: &'a Arc<Attempt>,
+    claim: &'a Claim,
+) -> Pin<Box<dyn Future<Output = Result<Made, RunError>> + Send + 'a>> {
+    match &claim.spec {
+        JobSpec::Train(spec) => Box::pin(async {
+            let version = Box::pin(train::run(ctx, attempt, claim, spec)).await?;
+            Ok(Made::Version(Box::new(version)))
+        }),
+        JobSpec::Deploy(spec) => Box::pin(async {
+            let result = Box::pin(deploy::run(ctx, attempt, claim, spec)).await?;
+            Ok(Made::Deployment(result))
+        }),
+    }
+}
+
+async fn end_well(ctx: &Context, attempt: &Attempt, made: Made) -> Result<(), RunError> {
+    let fence = &attempt.fence;
+    match made {
+        Made::Version(version) => {
+            // Once begun it is not broken off: nobody could tell whether it was committed.
+            if attempt.order() >= Order::Stop {
+                return Err(RunError::Halted);
+            }
+            let published = attempt
+                .insist(|| ctx.store.publish_version(fence, &version))
+                .await?;
+            let (model, version) = (&version.manifest.model, published.version);
+            tracing::info!(job = %fence.job, %model, version, "version published");
+        }
+        Made::Deployment(result) => {
+            attempt
+                .insist(|| ctx.store.complete_deploy(fence, &result))
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends an attempt that did not succeed; one that is no longer current is left alone.
+async fn end_badly(ctx: &Context, attempt: &Attempt, claim: &Claim, error: &RunError) {
+    let job = claim.fence.job;
+    let Some(end) = describe_end(attempt.order(), claim, error) else {
+        tracing::info!(%job, "attempt was lost; nothing more is written");
+        return;
+    };
+    if end.reason == TerminationReason::Internal {
+        tracing::error!(%job, reason = %end.reason, error = ?error, "attempt failed");
+    } else {
+        tracing::info!(%job, reason = %end.reason, %error, "attempt ended");
+    }
+    match attempt
+        .insist(|| ctx.store.end_attempt(&claim.fence, &end))
+        .await
+    {
+        Ok(status) => {
+            tracing::info!(%job, %status, "job left");
+        }
+        Err(RunError::Halted) => tracing::info!(%job, "attempt was lost before its end"),
+        Err(e) => tracing::error!(%job, error = ?e, "the end of an attempt is not recorded"),
+    }
+}
+
+/// How to record the end; none if nothing may be recorded.
+fn describe_end(order: Order, claim: &Claim, error: &RunError) -> Option<AttemptEnd> {
+    let (reason, mut message) = match (order, error.reason()) {
+        (Order::Lost, _) => return None,
+        (_, Some(reason)) => (reason, error.describe()),
+        (Order::Stop, None) => (
+            TerminationReason::Cancelled,
+            "stopped as a client asked".to_owned(),
+        ),
+        (Order::Continue | Order::Drain, None) => (
+            TerminationReason::WorkerDrained,
+            "the worker shuts down; another one goes on".to_owned(),
+        ),
+    };
+    shorten(&mut message, MAX_ERROR);
+    let retry_delay = match reason {
+        // The job is not to blame, so it need not wait.
+        TerminationReason::WorkerDrained => Duration::ZERO,
+        _ => Duration::from_secs_f64(retry_delay(claim.attempts + 1, rand::random())),
+    };
+    Some(AttemptEnd {
+        reason,
+        message,
+        retry_delay,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use nereid_core::{
+        engine::EngineError,
+        ids::{ClaimId, JobId, ProjectId},
+        jobs::Fence,
+        spec::{DeploySpec, Tolerance},
+    };
+
+    use super::*;
+
+    fn claim() -> Claim {
+        let model: nereid_core::Name = "digits".parse().unwrap();
+        Claim {
+            fence: Fence {
+                job: JobId::generate(),
+                epoch: 1,
+                claim: ClaimId::generate(),
+            },
+            project: ProjectId::generate(),
+            spec: JobSpec::Deploy(DeploySpec {
+                endpoint: model.clone(),
+                model,
+                version: 1,
+                replicas: 1,
+                tolerance: Tolerance::default(),
+            }),
+            attempts: 0,
+            checkpoint: None,
+        }
+    }
+
+    fn reason(order: Order, error: &RunError) -> Option<TerminationReason> {
+        describe_end(order, &claim(), error).map(|end| end.reason)
+    }
+
+    #[test]
+    fn who_asked_decides_why_an_attempt_was_halted() {
+        let stopped = RunError::Engine(EngineError::Stopped);
+        for error in [RunError::Halted, stopped] {
+            let cancelled = Some(TerminationReason::Cancelled);
+            let drained = Some(TerminationReason::WorkerDrained);
+            assert_eq!(reason(Order::Stop, &error), cancelled);
+            assert_eq!(reason(Order::Drain, &error), drained);
+            assert_eq!(reason(Order::Lost, &error), None);
+        }
+    }
+
+    #[test]
+    fn a_lost_attempt_records_not_even_an_error() {
+        let error = RunError::Internal("broken".to_owned());
+        assert_eq!(reason(Order::Lost, &error), None);
+        let internal = Some(TerminationReason::Internal);
+        assert_eq!(reason(Order::Continue, &error), internal);
+        assert_eq!(reason(Order::Drain, &error), internal);
+    }
+
+    #[test]
+    fn a_drained_job_need_not_wait() {
+        let end = describe_end(Order::Drain, &claim(), &RunError::Halted).unwrap();
+        assert_eq!(end.retry_delay, Duration::ZERO);
+        assert!(!end.reason.uses_up_attempt());
+    }
+}

@@ -1,0 +1,148 @@
+//! Deployments: from a version to replicas that answer, in this process and over HTTP.
+
+use std::sync::atomic::Ordering;
+
+use nereid_core::{
+    endpoints::ReplicaAddress,
+    jobs::{JobResult, JobStatus, TerminationReason},
+    tensors::{Batch, Tensor, TensorValues},
+};
+use serde_json::json;
+
+use crate::{
+    engine::{Scripted, short},
+    support::{Running, World, deploy, eventually, train, world},
+};
+
+/// Trains and deploys a version; returns where its replica answers.
+async fn deployed(world: &World) -> ReplicaAddress {
+    let id = world.submit(&train(&json!({}))).await;
+    assert_eq!(world.finished(id).await.status, JobStatus::Succeeded);
+    let id = world.submit(&deploy()).await;
+    let job = world.finished(id).await;
+    assert_eq!(job.status, JobStatus::Succeeded, "{:?}", job.error);
+    assert!(matches!(job.result, Some(JobResult::Deploy { .. })));
+    address(world).await
+}
+
+async fn address(world: &World) -> ReplicaAddress {
+    let mut routes = world.store.routes().await.unwrap();
+    routes.remove(0).2.variants.remove(0).replicas.remove(0)
+}
+
+fn batch() -> Batch {
+    Batch {
+        rows: 2,
+        values: vec![1.0, 2.0, 3.0, 4.0],
+    }
+}
+
+fn assert_sums(tensors: &[Tensor]) {
+    assert_eq!(tensors[0].values, TensorValues::Fp32(vec![3.0, 7.0]));
+}
+
+async fn post(
+    world: &World,
+    to: &ReplicaAddress,
+    rows: &str,
+    secret: Option<&str>,
+) -> reqwest::Response {
+    let secret = match secret {
+        Some(secret) => secret.to_owned(),
+        None => world.store.cluster_secret().await.unwrap(),
+    };
+    reqwest::Client::new()
+        .post(format!("{}/internal/v1/replicas/{}/infer", to.url, to.id))
+        .bearer_auth(secret)
+        .header("x-nereid-rows", rows)
+        .body(batch().to_le_bytes())
+        .send()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_deployed_version_answers_in_process_and_over_http() {
+    let world = world().await;
+    let engine = Scripted::new(short);
+    let worker: Running = world.worker(&engine).await;
+    let replica = deployed(&world).await;
+    let local = worker.replicas.get(replica.id).unwrap();
+    assert_sums(&local.predict(&batch()).unwrap());
+
+    let response = post(&world, &replica, "2", None).await;
+    assert_eq!(response.status(), 200);
+    let tensors: Vec<Tensor> = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+    assert_sums(&tensors);
+
+    let status = async |rows: &str, secret: Option<&str>, to: &ReplicaAddress| {
+        post(&world, to, rows, secret).await.status()
+    };
+    assert_eq!(status("2", Some("guessed"), &replica).await, 401);
+    assert_eq!(status("3", None, &replica).await, 400);
+    assert_eq!(status("4", None, &replica).await, 400);
+    assert_eq!(status("none", None, &replica).await, 400);
+    let mut elsewhere = replica.clone();
+    elsewhere.id = nereid_core::ids::ReplicaId::generate();
+    assert_eq!(status("2", None, &elsewhere).await, 404);
+    let live = reqwest::get(format!("{}/livez", replica.url)).await;
+    assert_eq!(live.unwrap().status(), 200);
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn a_second_deployment_uses_the_artifact_of_the_first_and_replaces_its_replica() {
+    let world = world().await;
+    let engine = Scripted::new(short);
+    let worker = world.worker(&engine).await;
+    let first = deployed(&world).await;
+    let id = world.submit(&deploy()).await;
+    let job = world.finished(id).await;
+    assert_eq!(job.status, JobStatus::Succeeded, "{:?}", job.error);
+    assert_eq!(engine.optimised.load(Ordering::Relaxed), 1);
+    let second = address(&world).await;
+    assert_ne!(first.id, second.id);
+    // Both generations share the artifact, and so the loaded model.
+    assert_eq!(engine.loaded.load(Ordering::Relaxed), 1);
+    assert!(worker.replicas.get(second.id).is_some());
+    eventually("the old replica to leave", || async {
+        worker.replicas.get(first.id).is_none().then_some(())
+    })
+    .await;
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_loaded_fails_its_deployment() {
+    let world = world().await;
+    let engine = Scripted::new(|task, monitor| {
+        let model = short(task, monitor)?;
+        std::fs::write(task.output.join("weights.bin"), "broken").unwrap();
+        Ok(model)
+    });
+    let worker = world.worker(&engine).await;
+    let id = world.submit(&train(&json!({}))).await;
+    assert_eq!(world.finished(id).await.status, JobStatus::Succeeded);
+    let id = world.submit(&deploy()).await;
+    let job = world.finished(id).await;
+    assert_eq!(job.status, JobStatus::Failed);
+    let error = job.error.unwrap();
+    assert_eq!(error.reason, TerminationReason::ParityFailed, "{error:?}");
+    assert!(error.message.contains("broken"), "{error:?}");
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn a_deleted_endpoint_is_unloaded() {
+    let world = world().await;
+    let worker = world.worker(&Scripted::new(short)).await;
+    let replica = deployed(&world).await;
+    let name = "digits".parse().unwrap();
+    let delete = world.store.delete_endpoint(world.project, &name);
+    delete.await.unwrap();
+    eventually("the replica to leave", || async {
+        worker.replicas.get(replica.id).is_none().then_some(())
+    })
+    .await;
+    worker.leave().await;
+}

@@ -1,0 +1,224 @@
+//! An engine that does in milliseconds what the test tells it to.
+
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use nereid_core::{
+    clock::{Clock, SystemClock},
+    datasets::{DatasetSource, FileRole, Inspection},
+    engine::{
+        DataFiles, Engine, EngineError, Inspector, Loader, Monitor, Optimizer, Predictor, Snapshot,
+        TrainTask, Trainer,
+    },
+    events::MetricPoint,
+    jobs::{Directive, JobPhase, Progress},
+    models::{OptimisationReport, Signature, TrainedModel},
+    spec::Tolerance,
+    tensors::{Batch, Tensor, TensorValues},
+};
+use serde_json::json;
+
+/// What a test's training does.
+pub type Script =
+    dyn Fn(&TrainTask<'_>, &mut dyn Monitor) -> Result<TrainedModel, EngineError> + Send + Sync;
+
+/// The parts of the engine, and what was asked of them.
+#[derive(Clone)]
+pub struct Scripted {
+    script: Arc<Script>,
+    pub optimised: Arc<AtomicU32>,
+    pub loaded: Arc<AtomicU32>,
+}
+
+impl Scripted {
+    pub fn new(
+        script: impl Fn(&TrainTask<'_>, &mut dyn Monitor) -> Result<TrainedModel, EngineError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self {
+            script: Arc::new(script),
+            optimised: Arc::default(),
+            loaded: Arc::default(),
+        }
+    }
+
+    pub fn engine(&self) -> Engine {
+        let parts = Arc::new(self.clone());
+        Engine {
+            inspector: Arc::clone(&parts) as _,
+            trainer: Arc::clone(&parts) as _,
+            optimizer: Arc::clone(&parts) as _,
+            loader: parts,
+        }
+    }
+}
+
+/// Trains for three steps and writes a model.
+pub fn short(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel, EngineError> {
+    read(task)?;
+    monitor.phase(JobPhase::Training);
+    for step in 1..=3 {
+        monitor.progress(Progress {
+            epoch: 1,
+            epochs: 1,
+            step,
+            steps: 3,
+            metrics: BTreeMap::new(),
+        });
+        monitor.metrics(MetricPoint {
+            step,
+            epoch: 1.0,
+            values: BTreeMap::from([("loss".to_owned(), 0.5)]),
+            at: SystemClock.now(),
+        });
+    }
+    monitor.phase(JobPhase::Evaluating);
+    write_model(task.output)
+}
+
+/// Trains until told to stop, then takes a checkpoint; returns what it was told.
+pub fn until_told(monitor: &mut dyn Monitor) -> Directive {
+    monitor.progress(Progress::default());
+    loop {
+        match monitor.directive() {
+            Directive::Continue => pause(5),
+            told => {
+                monitor.checkpoint(Snapshot {
+                    step: 7,
+                    bytes: b"after seven steps".to_vec(),
+                });
+                return told;
+            }
+        }
+    }
+}
+
+/// Lets some milliseconds pass on the training thread.
+#[expect(clippy::disallowed_methods, reason = "it stands for a computation")]
+pub fn pause(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
+}
+
+fn read(task: &TrainTask<'_>) -> Result<String, EngineError> {
+    let mut text = String::new();
+    task.train
+        .files
+        .open(FileRole::Data)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .map_err(|source| EngineError::Io {
+            context: "reading the data".to_owned(),
+            source,
+        })?;
+    Ok(text)
+}
+
+pub fn write_model(folder: &Path) -> Result<TrainedModel, EngineError> {
+    for (file, content) in [("weights.bin", "weights"), ("parts/golden.bin", "golden")] {
+        let path = folder.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    Ok(TrainedModel {
+        signature: signature(),
+        metrics: BTreeMap::from([("loss".to_owned(), 0.25), ("odd".to_owned(), f64::NAN)]),
+        reports: BTreeMap::from([("matrix".to_owned(), json!([[1]]))]),
+        files: vec!["weights.bin".to_owned(), "parts/golden.bin".to_owned()],
+        framework_version: "test 1".to_owned(),
+    })
+}
+
+fn signature() -> Signature {
+    serde_json::from_value(json!({
+        "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 2]}],
+        "outputs": [{"name": "sum", "datatype": "FP32", "shape": [-1]}],
+        "preprocessing": {"normalization": "none", "offset": [0.0], "scale": [1.0]},
+    }))
+    .unwrap()
+}
+
+impl Trainer for Scripted {
+    fn train(
+        &self,
+        task: &TrainTask<'_>,
+        monitor: &mut dyn Monitor,
+    ) -> Result<TrainedModel, EngineError> {
+        (self.script)(task, monitor)
+    }
+}
+
+impl Optimizer for Scripted {
+    fn optimise(
+        &self,
+        model: &Path,
+        output: &Path,
+        _: Tolerance,
+        _: &mut dyn Monitor,
+    ) -> Result<(OptimisationReport, Vec<String>), EngineError> {
+        self.optimised.fetch_add(1, Ordering::Relaxed);
+        std::fs::copy(model.join("weights.bin"), output.join("served.bin")).unwrap();
+        let report = OptimisationReport {
+            steps: vec![],
+            before: vec![],
+            after: vec![],
+            bytes_before: 7,
+            bytes_after: 7,
+            samples: 1,
+            agreement: 1.0,
+            max_difference: 0.0,
+        };
+        Ok((report, vec!["served.bin".to_owned()]))
+    }
+}
+
+impl Loader for Scripted {
+    fn load(&self, folder: &Path) -> Result<Arc<dyn Predictor>, EngineError> {
+        self.loaded.fetch_add(1, Ordering::Relaxed);
+        match std::fs::read_to_string(folder.join("served.bin")).as_deref() {
+            Ok("weights") => Ok(Arc::new(Sum(signature()))),
+            other => Err(EngineError::Parity(format!("{other:?}"))),
+        }
+    }
+}
+
+impl Inspector for Scripted {
+    fn inspect(&self, _: &DatasetSource, _: &dyn DataFiles) -> Result<Inspection, EngineError> {
+        Err(EngineError::Internal(
+            "a worker inspects nothing".to_owned(),
+        ))
+    }
+
+    fn framework_version(&self) -> String {
+        "test 1".to_owned()
+    }
+}
+
+/// Adds up each row.
+struct Sum(Signature);
+
+impl Predictor for Sum {
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn predict(&self, batch: &Batch) -> Result<Vec<Tensor>, EngineError> {
+        if batch.values.len() != batch.rows * 2 {
+            return Err(EngineError::InvalidInput("a row has 2 values".to_owned()));
+        }
+        let sums = batch.values.chunks(2).map(|row| row.iter().sum()).collect();
+        Ok(vec![Tensor {
+            name: "sum".to_owned(),
+            shape: vec![batch.rows],
+            values: TensorValues::Fp32(sums),
+        }])
+    }
+}
