@@ -223,7 +223,7 @@ fn specs(d: &str) -> Vec<Case> {
             "unknown optimiser",
             train(d, |j| j["spec"]["optimizer"] = json!({"type": "adamm"})),
             I,
-            ("/spec/optimizer", "unknown_value"),
+            ("/spec/optimizer/type", "unknown_value"),
             &["adamm", "adamw"],
         ),
         case(
@@ -449,8 +449,8 @@ fn datasets() -> Vec<Case> {
                 json!({"name": "bad", "format": "csv", "files": {"data": "s3://no-such-bucket/x.csv"}}),
             ),
             (422, "invalid_request"),
-            (F, "no_such_bucket"),
-            &["no-such-bucket"],
+            (F, "not_found"),
+            &["no bucket", "s3://no-such-bucket"],
         ),
         case(
             "object that is not there",
@@ -459,7 +459,7 @@ fn datasets() -> Vec<Case> {
                 json!({"name": "bad", "format": "csv", "files": {"data": "s3://nereid/no/such/key.csv"}}),
             ),
             (422, "invalid_request"),
-            (F, "no_such_key"),
+            (F, "not_found"),
             &["no/such/key.csv"],
         ),
         case(
@@ -469,7 +469,7 @@ fn datasets() -> Vec<Case> {
                 json!({"name": "bad", "format": "csv", "files": {"data": "/etc/passwd"}}),
             ),
             (422, "invalid_request"),
-            (F, "invalid_uri"),
+            (F, "invalid_value"),
             &["s3://"],
         ),
         case(
@@ -604,7 +604,7 @@ fn requests(endpoint: &str) -> Vec<Case> {
             "no rows",
             post(&predict, json!({"rows": []})),
             (422, "invalid_request"),
-            ("/rows", "missing"),
+            ("/rows", "out_of_range"),
             &[],
         ),
         case(

@@ -132,7 +132,7 @@ async fn a_published_version_is_whole_and_its_digests_verify() {
     let archive = folder.path().join("model.tar");
     std::fs::write(&archive, &tar).unwrap();
     let status = std::process::Command::new("tar")
-        .arg("-xf")
+        .args(["--strip-components", "1", "-xf"])
         .arg(&archive)
         .arg("-C")
         .arg(folder.path())

@@ -88,7 +88,7 @@ impl Once {
     /// answered even if, say, the dataset it names is gone by now.
     pub(crate) async fn replay(&self, state: &ApiState, actor: &Actor) -> Result<(), Interrupt> {
         if self.0.is_some() {
-            drop(self.begin(state, actor).await?);
+            self.begin(state, actor).await?.rollback().await?;
         }
         Ok(())
     }

@@ -126,7 +126,11 @@ fn mistake(numbers: &Numbers) -> Option<(&str, &'static str, &str)> {
 }
 
 /// Makes one prediction per row of a model's outputs; `None` if they are not what its kind gives.
-pub(crate) fn predictions(rows: usize, outputs: &[Tensor]) -> Option<Vec<Prediction>> {
+pub(crate) fn predictions(
+    rows: usize,
+    outputs: &[Tensor],
+    signature: &Signature,
+) -> Option<Vec<Prediction>> {
     let find = |name: &str| outputs.iter().find(|t| t.name == name).map(|t| &t.values);
     if let Some(TensorValues::Fp32(values)) = find("prediction") {
         let of = |&value| Prediction {
@@ -139,11 +143,7 @@ pub(crate) fn predictions(rows: usize, outputs: &[Tensor]) -> Option<Vec<Predict
     let TensorValues::Fp32(probabilities) = find("probabilities")? else {
         return None;
     };
-    let labels: Vec<String> = match find("class")? {
-        TensorValues::Bytes(labels) => labels.clone(),
-        TensorValues::Int64(labels) => labels.iter().map(ToString::to_string).collect(),
-        TensorValues::Fp32(_) => return None,
-    };
+    let labels = labels(find("class")?, signature)?;
     let classes = probabilities.len().checked_div(rows)?;
     if labels.len() != rows || classes == 0 || classes * rows != probabilities.len() {
         return None;
@@ -153,13 +153,21 @@ pub(crate) fn predictions(rows: usize, outputs: &[Tensor]) -> Option<Vec<Predict
         probabilities: Some(p.to_vec()),
         value: None,
     };
-    Some(
-        labels
-            .into_iter()
-            .zip(probabilities.chunks(classes))
-            .map(of)
-            .collect(),
-    )
+    let rows = labels.into_iter().zip(probabilities.chunks(classes));
+    Some(rows.map(of).collect())
+}
+
+/// Returns the class names; models answer their positions in the signature's list.
+fn labels(classes: &TensorValues, signature: &Signature) -> Option<Vec<String>> {
+    let names = signature.classes.as_deref().unwrap_or_default();
+    match classes {
+        TensorValues::Bytes(labels) => Some(labels.clone()),
+        TensorValues::Int64(positions) => {
+            let name = |&i: &i64| names.get(usize::try_from(i).ok()?).cloned();
+            positions.iter().map(name).collect()
+        }
+        TensorValues::Fp32(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +242,11 @@ pub(crate) mod tests {
 
     #[test]
     fn reads_both_kinds_of_outputs() {
+        let plain = signature(&[2], None);
+        let signed = Signature {
+            classes: Some(vec!["x".to_owned(), "y".to_owned()]),
+            ..plain.clone()
+        };
         let tensor = |name: &str, shape: Vec<usize>, values| Tensor {
             name: name.to_owned(),
             shape,
@@ -244,9 +257,12 @@ pub(crate) mod tests {
             vec![2],
             TensorValues::Fp32(vec![0.5, 1.5]),
         )];
-        assert_eq!(predictions(2, &regression).unwrap()[1].value, Some(1.5));
-        assert!(predictions(3, &regression).is_none());
-        let classes = TensorValues::Bytes(vec!["x".to_owned(), "y".to_owned()]);
+        assert_eq!(
+            predictions(2, &regression, &plain).unwrap()[1].value,
+            Some(1.5)
+        );
+        assert!(predictions(3, &regression, &plain).is_none());
+        let classes = TensorValues::Int64(vec![0, 1]);
         let classifier = [
             tensor(
                 "probabilities",
@@ -255,8 +271,9 @@ pub(crate) mod tests {
             ),
             tensor("class", vec![2], classes),
         ];
-        let found = predictions(2, &classifier).unwrap();
+        let found = predictions(2, &classifier, &signed).unwrap();
         assert_eq!(found[1].label.as_deref(), Some("y"));
+        assert!(predictions(2, &classifier, &plain).is_none());
         assert_eq!(found[1].probabilities.as_deref(), Some(&[0.2, 0.8][..]));
     }
 }

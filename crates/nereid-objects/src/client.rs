@@ -224,22 +224,32 @@ impl Objects {
     /// Asks for an object's size and `ETag`.
     ///
     /// # Errors
-    /// [`ObjectError::NoSuchKey`] if it is not there, also when the bucket is missing: a `HEAD`
-    /// answer cannot tell.
+    /// [`ObjectError::NoSuchKey`] or [`ObjectError::NoSuchBucket`] if it is not there.
     pub async fn head(&self, uri: &S3Uri) -> Result<ObjectInfo, ObjectError> {
-        let output = self
+        let object = self
             .client
             .head_object()
             .bucket(uri.bucket())
-            .key(uri.key())
-            .send()
-            .await
-            .map_err(|e| ObjectError::sdk(uri, e))?;
-        Ok(info(
-            output.content_length,
-            output.e_tag,
-            output.last_modified,
-        ))
+            .key(uri.key());
+        match object.send().await {
+            Ok(output) => Ok(info(
+                output.content_length,
+                output.e_tag,
+                output.last_modified,
+            )),
+            Err(e) => Err(match ObjectError::sdk(uri, e) {
+                // The answer to a HEAD has no body, so it cannot tell what is missing.
+                ObjectError::NoSuchKey { target } if self.bucket_is_missing(uri).await => {
+                    ObjectError::NoSuchBucket { target }
+                }
+                error => error,
+            }),
+        }
+    }
+
+    async fn bucket_is_missing(&self, uri: &S3Uri) -> bool {
+        let answer = self.client.head_bucket().bucket(uri.bucket()).send().await;
+        answer.is_err_and(|e| matches!(ObjectError::sdk(uri, e), ObjectError::NoSuchKey { .. }))
     }
 
     /// Lists all objects whose key begins with a prefix, page by page, in the order of their keys.

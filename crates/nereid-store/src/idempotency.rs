@@ -120,6 +120,14 @@ impl WriteTx {
         Ok(())
     }
 
+    /// Undoes everything and frees the key before it returns; a mere drop frees it some time later.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        Ok(self.tx.rollback().await?)
+    }
+
     /// Notes a wake-up for after the commit.
     pub(crate) fn wake(&mut self, wake: Wake) {
         self.wakes.push(wake);

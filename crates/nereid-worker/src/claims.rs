@@ -7,7 +7,7 @@ use nereid_store::{StoreError, notify::Wake, queue::ClaimRequest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    attempt::Attempt,
+    attempt::{Attempt, Order},
     jobs,
     sync::{Waker, jittered},
     worker::Context,
@@ -80,11 +80,12 @@ fn start(ctx: &Arc<Context>, claim: Claim, trusted_until: Instant, slot: OwnedSe
     let clock = Arc::clone(&ctx.clock);
     let attempt = Arc::new(Attempt::new(&claim, trusted_until, clock));
     let registration = ctx.leases.register(&attempt);
-    ctx.runs.spawn(jobs::run(
-        Arc::clone(ctx),
-        claim,
-        attempt,
-        registration,
-        slot,
-    ));
+    // Asked after the registration: either this sees the shutdown, or the shutdown this attempt.
+    if ctx.shutdown.is_cancelled() {
+        attempt.give(Order::Drain);
+    }
+    let run = jobs::run(Arc::clone(ctx), claim, attempt, registration, slot);
+    let end = ctx.end.clone();
+    ctx.runs
+        .spawn(async move { end.run_until_cancelled(run).await });
 }

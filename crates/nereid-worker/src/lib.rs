@@ -11,6 +11,7 @@ mod claims;
 mod config;
 mod data;
 mod deploy;
+mod drain;
 mod error;
 mod jobs;
 mod leases;

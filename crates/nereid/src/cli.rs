@@ -14,7 +14,7 @@ use nereid_core::{
 
 /// Self-hosted deep learning: train on data in S3, publish versions, deploy and serve them.
 #[derive(Debug, Parser)]
-#[command(name = "nereid", version, propagate_version = true)]
+#[command(name = "nereid", version)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -129,9 +129,9 @@ pub enum KeyCommand {
         /// What the key may do: viewer, trainer, deployer or admin.
         #[arg(long, value_parser = word::<Role>)]
         role: Role,
-        /// What it is for.
-        #[arg(long, default_value = "key")]
-        name: Name,
+        /// What it is for, unique in the project; made up unless given.
+        #[arg(long)]
+        name: Option<Name>,
         /// Project it is bound to.
         #[arg(long, default_value = "default")]
         project: String,
@@ -234,6 +234,7 @@ pub enum ModelCommand {
     /// List models and their versions.
     List,
     /// Deploy a version behind an endpoint and wait until it serves.
+    #[command(disable_version_flag = true)]
     Deploy {
         /// The model.
         name: Name,

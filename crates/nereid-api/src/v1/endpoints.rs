@@ -282,7 +282,7 @@ async fn predict(
         .gateway
         .infer(actor.project, &endpoint, variant, batch)
         .await?;
-    let predictions = predict::predictions(rows, &outputs)
+    let predictions = predict::predictions(rows, &outputs, &variant.signature)
         .ok_or_else(|| Problem::internal(format!("unexpected outputs of {}", variant.model)))?;
     let (model, version, variant) = (variant.model.clone(), variant.version, variant.name.clone());
     Ok(Json(PredictResponse {

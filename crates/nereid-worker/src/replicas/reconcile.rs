@@ -35,12 +35,13 @@ const TRIES: u32 = 5;
 struct Task {
     draining: bool,
     cancel: CancellationToken,
+    id: tokio::task::Id,
 }
 
 struct Reconciler {
     ctx: Arc<Context>,
     models: Arc<Models>,
-    running: JoinSet<ReplicaId>,
+    running: JoinSet<()>,
     tasks: HashMap<ReplicaId, Task>,
 }
 
@@ -61,7 +62,7 @@ pub(crate) async fn run(ctx: Arc<Context>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = waker.until(|wake| *wake == Wake::Endpoints) => {}
             () = tokio::time::sleep(jittered(LOOK)) => {}
-            Some(ended) = reconciler.running.join_next() => reconciler.ended(ended),
+            Some(ended) = reconciler.running.join_next_with_id() => reconciler.ended(ended),
         }
     }
 }
@@ -101,13 +102,9 @@ impl Reconciler {
 
     fn load(&mut self, assignment: Assignment) {
         let replica = assignment.replica;
-        let cancel = self.begin(replica, false);
         let (ctx, models) = (Arc::clone(&self.ctx), Arc::clone(&self.models));
-        self.running.spawn(async move {
-            cancel
-                .run_until_cancelled(bring_up(&ctx, &models, &assignment))
-                .await;
-            replica
+        self.begin(replica, false, async move {
+            bring_up(&ctx, &models, &assignment).await;
         });
     }
 
@@ -120,36 +117,41 @@ impl Reconciler {
             }
             return;
         }
-        let cancel = self.begin(replica, true);
         let ctx = Arc::clone(&self.ctx);
-        self.running.spawn(async move {
-            cancel.run_until_cancelled(take_down(&ctx, replica)).await;
-            replica
+        self.begin(replica, true, async move {
+            take_down(&ctx, replica).await;
         });
     }
 
-    fn begin(&mut self, replica: ReplicaId, draining: bool) -> CancellationToken {
+    fn begin(
+        &mut self,
+        replica: ReplicaId,
+        draining: bool,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) {
         let cancel = CancellationToken::new();
+        let cancelled = cancel.clone();
+        let task = self.running.spawn(async move {
+            cancelled.run_until_cancelled(work).await;
+        });
         let task = Task {
             draining,
-            cancel: cancel.clone(),
+            cancel,
+            id: task.id(),
         };
         self.tasks.insert(replica, task);
-        cancel
     }
 
-    fn ended(&mut self, ended: Result<ReplicaId, tokio::task::JoinError>) {
-        match ended {
-            Ok(replica) => {
-                self.tasks.remove(&replica);
-            }
+    fn ended(&mut self, ended: Result<(tokio::task::Id, ()), tokio::task::JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
             Err(e) => {
-                // Which one is not told; the next look begins anew what is still missing.
+                // The next look begins anew what is still missing.
                 tracing::error!(error = %e, "a replica's task ended badly");
-                self.tasks.clear();
-                self.running.abort_all();
+                e.id()
             }
-        }
+        };
+        self.tasks.retain(|_, task| task.id != id);
     }
 }
 

@@ -113,6 +113,37 @@ async fn a_second_deployment_uses_the_artifact_of_the_first_and_replaces_its_rep
 }
 
 #[tokio::test]
+async fn a_worker_that_leaves_answers_until_another_one_does() {
+    let world = world().await;
+    let engine = Scripted::new(short);
+    let leaving = world.worker(&engine).await;
+    let replica = deployed(&world).await;
+    let staying = world.worker(&engine).await;
+    let leave = leaving.leave();
+    let watch = async {
+        loop {
+            let now = address(&world).await;
+            if now.worker == staying.id {
+                return now;
+            }
+            let status = post(&world, &now, "2", None).await.status();
+            assert_eq!(status, 200);
+        }
+    };
+    let ((), successor) = tokio::join!(leave, watch);
+    assert_ne!(successor.id, replica.id);
+    assert_sums(
+        &staying
+            .replicas
+            .get(successor.id)
+            .unwrap()
+            .predict(&batch())
+            .unwrap(),
+    );
+    staying.leave().await;
+}
+
+#[tokio::test]
 async fn a_version_that_cannot_be_loaded_fails_its_deployment() {
     let world = world().await;
     let engine = Scripted::new(|task, monitor| {

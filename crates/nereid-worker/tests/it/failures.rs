@@ -46,7 +46,7 @@ async fn a_training_that_lost_its_lease_stops_and_leaves_nothing() {
         let directive = until_told(monitor);
         *heard.lock().unwrap() = Some(directive);
         // A zombie that finishes all the same.
-        write_model(task.output)
+        Ok(write_model(task.output))
     });
     let worker = world.worker(&engine).await;
     let id = world.submit(&train(&json!({}))).await;
@@ -63,6 +63,32 @@ async fn a_training_that_lost_its_lease_stops_and_leaves_nothing() {
     assert_eq!(told.await, Directive::Lost);
     worker.leave().await;
     assert_eq!(world.job(id).await.status, JobStatus::Running);
+    assert_eq!(world.keys("").await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_renew_its_lease_stops_by_itself() {
+    let world = world().await;
+    let told = Arc::new(Mutex::new(None));
+    let heard = Arc::clone(&told);
+    let engine = Scripted::new(move |task, monitor| {
+        let directive = until_told(monitor);
+        *heard.lock().unwrap() = Some(directive);
+        Ok(write_model(task.output))
+    });
+    let worker = world.worker(&engine).await;
+    let id = world.submit(&train(&json!({}))).await;
+    world
+        .job_when(id, |job| job.phase == Some(JobPhase::Training))
+        .await;
+    // Postgres is there, but answers no heartbeat.
+    let blocked = world.block_leases().await;
+    let told = eventually("the training to be told", || async {
+        *told.lock().unwrap()
+    });
+    assert_eq!(told.await, Directive::Lost);
+    drop(blocked);
+    worker.leave().await;
     assert_eq!(world.keys("").await, Vec::<String>::new());
 }
 

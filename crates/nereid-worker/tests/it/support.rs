@@ -121,7 +121,7 @@ pub fn train(extra: &Value) -> NewJob {
         "spec": {
             "model": "digits", "dataset": "digits@1",
             "network": {"layers": [{"type": "Dense", "units": 2}]},
-            "loss": "sparse_categorical_crossentropy",
+            "loss": {"type": "sparse_categorical_crossentropy"},
             "fit": {"seed": 42},
         }
     });
@@ -148,10 +148,8 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, asking).await {
-        Ok(answer) => answer,
-        Err(_) => panic!("in vain: {what}"),
-    }
+    let answer = tokio::time::timeout(PATIENCE, asking).await;
+    answer.unwrap_or_else(|_| panic!("in vain: {what}"))
 }
 
 impl World {
@@ -304,6 +302,14 @@ impl World {
         let listed = self.objects.list(self.objects.bucket(), &prefix);
         let objects: Vec<_> = listed.try_collect().await.unwrap();
         objects.iter().map(|o| o.uri.key().to_owned()).collect()
+    }
+
+    /// Keeps everybody from all leases, until dropped.
+    pub async fn block_leases(&self) -> PgConnection {
+        let mut conn = PgConnection::connect(&self.url).await.unwrap();
+        let sql = "BEGIN; LOCK TABLE job_leases IN ACCESS EXCLUSIVE MODE";
+        sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
+        conn
     }
 
     /// Runs a statement that no use case offers.

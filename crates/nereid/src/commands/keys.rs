@@ -37,6 +37,10 @@ async fn create(store: &Store, command: KeyCommand) -> anyhow::Result<Created> {
         name,
         project,
     } = command;
+    let name = match name {
+        Some(name) => name,
+        None => format!("{role}-{}", nereid_core::ids::KeyId::generate()).parse()?,
+    };
     let project = store.project(&project).await?;
     let Begun::Fresh(mut tx) = store.begin(project, None).await? else {
         bail!("a write without an idempotency key was answered with a stored response")

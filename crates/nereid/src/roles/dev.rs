@@ -102,14 +102,21 @@ impl Dev {
         listener: TcpListener,
         auth: AuthMode,
     ) -> anyhow::Result<()> {
-        let (wakeups, listening) = super::Listening::start(&self.store);
+        let (wakeups, listening) = Listening::start(&self.store);
         self.listening = Some(listening);
         let mut settings = super::worker::settings(config);
         settings.data_dir = self.data_dir.join("worker");
         settings.slots = args.slots;
         let (store, engine) = (self.store.clone(), nereid_engine::engine());
         let clock = Arc::new(SystemClock);
-        let worker = Worker::new(settings, store, objects.clone(), engine, wakeups.clone(), clock);
+        let worker = Worker::new(
+            settings,
+            store,
+            objects.clone(),
+            engine,
+            wakeups.clone(),
+            clock,
+        );
         let local = Some(worker.replicas());
         let mut ready = worker.ready();
         let token = self.shutdown.clone();
