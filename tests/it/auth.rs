@@ -125,14 +125,14 @@ async fn api_and_worker_run_apart_and_keys_decide_who_may_do_what() {
         services.key("trainer").await,
         services.key("deployer").await,
     );
-    let (_api, line) = Role::start(services.nereid(&["api"])).await;
+    let (api, line) = Role::start(services.nereid(&["api"])).await;
     let base = line
         .trim()
         .strip_prefix("API")
         .expect("the address")
         .trim()
         .to_owned();
-    let (_worker, _) = Role::start(services.nereid(&["worker"])).await;
+    let (worker, _) = Role::start(services.nereid(&["worker"])).await;
     let as_role = |key: &str| Client::new(&base, Some(key.to_owned())).unwrap();
     let refused = |e: nereid_client::ClientError| e.problem().unwrap().status;
 
@@ -176,6 +176,6 @@ async fn api_and_worker_run_apart_and_keys_decide_who_may_do_what() {
     let row = json!(deployer.dataset_preview(&name, 1).await.unwrap()[0].features);
     let answer = as_role(&viewer).predict(&name, &[row]).await.unwrap();
     assert_eq!((answer.version, answer.predictions.len()), (1, 1));
-    drop((_api, _worker));
+    drop((api, worker));
     services.s3.shutdown().await;
 }

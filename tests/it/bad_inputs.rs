@@ -67,7 +67,7 @@ fn layers(dataset: &str, layers: Value) -> (Method, &'static str, Body) {
     train(dataset, |job| job["spec"]["network"]["layers"] = layers)
 }
 
-fn csv(text: &str, more: Value) -> (Method, &'static str, Body) {
+fn csv(text: &str, more: &Value) -> (Method, &'static str, Body) {
     let mut declared = json!({"format": "csv", "label_column": "label"});
     declared
         .as_object_mut()
@@ -229,7 +229,7 @@ fn specs(d: &str) -> Vec<Case> {
         case(
             "negative learning rate",
             train(d, |j| {
-                j["spec"]["optimizer"] = json!({"type": "sgd", "learning_rate": -0.1})
+                j["spec"]["optimizer"] = json!({"type": "sgd", "learning_rate": -0.1});
             }),
             I,
             ("/spec/optimizer/learning_rate", "out_of_range"),
@@ -252,7 +252,7 @@ fn specs(d: &str) -> Vec<Case> {
         case(
             "nothing left to train on",
             train(d, |j| {
-                j["spec"]["fit"] = json!({"validation_split": 0.6, "test_split": 0.6})
+                j["spec"]["fit"] = json!({"validation_split": 0.6, "test_split": 0.6});
             }),
             I,
             ("/spec/fit/test_split", "out_of_range"),
@@ -261,7 +261,7 @@ fn specs(d: &str) -> Vec<Case> {
         case(
             "weight of a class that is none",
             train(d, |j| {
-                j["spec"]["fit"]["class_weight"] = json!({"eleven": 2.0})
+                j["spec"]["fit"]["class_weight"] = json!({"eleven": 2.0});
             }),
             I,
             ("/spec/fit/class_weight/eleven", "unknown_value"),
@@ -270,7 +270,7 @@ fn specs(d: &str) -> Vec<Case> {
         case(
             "callback on what is not measured",
             train(d, |j| {
-                j["spec"]["callbacks"] = json!([{"type": "early_stopping", "monitor": "val_loss"}])
+                j["spec"]["callbacks"] = json!([{"type": "early_stopping", "monitor": "val_loss"}]);
             }),
             I,
             ("/spec/callbacks/0/monitor", "unknown_value"),
@@ -286,7 +286,7 @@ fn specs(d: &str) -> Vec<Case> {
         case(
             "top-k beyond the classes",
             train(d, |j| {
-                j["spec"]["metrics"] = json!([{"type": "top_k_accuracy", "k": 11}])
+                j["spec"]["metrics"] = json!([{"type": "top_k_accuracy", "k": 11}]);
             }),
             I,
             ("/spec/metrics/0/k", "out_of_range"),
@@ -357,49 +357,49 @@ fn datasets() -> Vec<Case> {
     vec![
         case(
             "NaN in a CSV",
-            csv("a,b,label\n1,2,x\n3,NaN,y\n", json!({})),
+            csv("a,b,label\n1,2,x\n3,NaN,y\n", &json!({})),
             D,
             (F, "not_a_number"),
             &["row 2", "\"b\""],
         ),
         case(
             "word in a CSV",
-            csv("a,b,label\n1,two,x\n3,4,y\n", json!({})),
+            csv("a,b,label\n1,two,x\n3,4,y\n", &json!({})),
             D,
             (F, "not_a_number"),
             &["row 1", "two"],
         ),
         case(
             "empty cell in a CSV",
-            csv("a,b,label\n1,,x\n3,4,y\n", json!({})),
+            csv("a,b,label\n1,,x\n3,4,y\n", &json!({})),
             D,
             (F, "missing_value"),
             &["row 1", "\"b\""],
         ),
         case(
             "ragged CSV",
-            csv("a,b,label\n1,2,x\n3,4\n", json!({})),
+            csv("a,b,label\n1,2,x\n3,4\n", &json!({})),
             D,
             (F, "ragged_row"),
             &["row 2"],
         ),
         case(
             "CSV without rows",
-            csv("a,b,label\n", json!({})),
+            csv("a,b,label\n", &json!({})),
             D,
             (F, "empty"),
             &[],
         ),
         case(
             "label column that is not there",
-            csv(good, json!({"label_column": "klass"})),
+            csv(good, &json!({"label_column": "klass"})),
             D,
             (F, "missing_column"),
             &["klass", "label"],
         ),
         case(
             "shape of another size",
-            csv(good, json!({"shape": [3, 1]})),
+            csv(good, &json!({"shape": [3, 1]})),
             D,
             (F, "shape_mismatch"),
             &["3", "2"],
@@ -437,7 +437,7 @@ fn datasets() -> Vec<Case> {
         ),
         case(
             "labels in a file beside a CSV",
-            csv(good, json!({"files": {"labels": "s3://a/b"}})),
+            csv(good, &json!({"files": {"labels": "s3://a/b"}})),
             (422, "invalid_request"),
             ("/files/labels", "conflict"),
             &["label_column"],

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
@@ -20,14 +20,14 @@ use tempfile::TempDir;
 pub const NEREID: &str = env!("CARGO_BIN_EXE_nereid");
 
 /// Longest wait for a start or an end.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A `nereid dev` process; killed when dropped.
 pub struct Server {
     child: Child,
     pub api: String,
-    pub data_dir: PathBuf,
-    _folder: Option<TempDir>,
+    /// Deleted with the server, if it is the server's own.
+    folder: Option<TempDir>,
 }
 
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
@@ -51,7 +51,7 @@ impl Server {
             .tempdir()
             .unwrap();
         let mut server = Self::start_in(folder.path(), args);
-        server._folder = Some(folder);
+        server.folder = Some(folder);
         server
     }
 
@@ -85,8 +85,7 @@ impl Server {
                 return Ok(Self {
                     child,
                     api,
-                    data_dir: data_dir.to_owned(),
-                    _folder: None,
+                    folder: None,
                 });
             }
             seen.push_str(&line);
@@ -227,7 +226,10 @@ pub fn table_csv(rows: usize, features: usize, classes: usize) -> String {
             .wrapping_add(1_442_695_040_888_963_407);
         f64::from(u32::try_from(state >> 40).unwrap()) / f64::from(1 << 24)
     };
-    let mut csv: String = (0..features).map(|i| format!("x{i},")).collect();
+    let mut csv = String::new();
+    for i in 0..features {
+        write!(csv, "x{i},").unwrap();
+    }
     csv.push_str("label\n");
     for row in 0..rows {
         let class = row % classes;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::error::{ClientError, Problem};
 
 /// Longest wait for an answer, except for uploads, registrations and streams.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Registration reads all of the data before it answers.
-const REGISTER_TIMEOUT: Duration = Duration::from_secs(600);
+const REGISTER_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A dataset to register; an existing name gets another version.
 #[derive(Debug, Clone, PartialEq, Serialize)]

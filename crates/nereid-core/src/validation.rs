@@ -44,7 +44,7 @@ impl Violations {
     }
 
     /// Records a value outside `min..=max`; a NaN is outside of every range.
-    pub fn check_range<T: PartialOrd + std::fmt::Display>(
+    pub fn check_range<T: PartialOrd + std::fmt::Display + Copy>(
         &mut self,
         pointer: &str,
         value: T,
@@ -258,12 +258,18 @@ pub fn parse<T: DeserializeOwned>(
 /// Turns a `serde_path_to_error` path into a JSON pointer.
 #[must_use]
 pub fn path_to_pointer(path: &serde_path_to_error::Path) -> String {
+    use std::fmt::Write;
+
     use serde_path_to_error::Segment;
     let mut pointer = String::new();
     for segment in path {
         match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } => pointer.push_str(&format!("/{}", escape(key))),
+            Segment::Seq { index } => {
+                let _ = write!(pointer, "/{index}");
+            }
+            Segment::Map { key } => {
+                let _ = write!(pointer, "/{}", escape(key));
+            }
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }

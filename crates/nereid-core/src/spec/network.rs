@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read(layers: Value) -> Result<Network, Violations> {
+    fn read(layers: &Value) -> Result<Network, Violations> {
         let mut v = Violations::default();
         let network = Network::read(json!({ "layers": layers }), "", &mut v);
         v.into_result(network.unwrap())
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn infers_keras_shapes_names_and_parameter_counts() {
-        let network = read(json!([
+        let network = read(&json!([
             {"type": "Conv2D", "filters": 32, "kernel_size": 3, "padding": "same", "activation": "relu"},
             {"type": "MaxPooling2D"},
             {"type": "Conv2D", "filters": 64, "kernel_size": [3, 3], "strides": 2},
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn reports_every_mistake_with_its_pointer() {
-        let errors = read(json!([
+        let errors = read(&json!([
             {"type": "Dense", "units": 0},
             {"type": "Dropout", "rate": 1.0},
             {"type": "Conv2d", "filters": 1},
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn names_the_layer_that_refuses_its_input() {
-        let network = read(json!([
+        let network = read(&json!([
             {"type": "Flatten"},
             {"type": "Conv2D", "name": "first", "filters": 8, "kernel_size": 3},
         ]))

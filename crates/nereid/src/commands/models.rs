@@ -67,14 +67,13 @@ async fn deploy(
     endpoint: Option<Name>,
     replicas: u32,
 ) -> anyhow::Result<ExitCode> {
-    let version = match version {
-        Some(version) => version,
-        None => {
-            let model = context.client.model(name.as_str()).await?;
-            model
-                .latest_version
-                .with_context(|| format!("model {name} has no version left"))?
-        }
+    let version = if let Some(version) = version {
+        version
+    } else {
+        let model = context.client.model(name.as_str()).await?;
+        model
+            .latest_version
+            .with_context(|| format!("model {name} has no version left"))?
     };
     let mut options = json!({ "replicas": replicas });
     if let Some(endpoint) = endpoint {

@@ -193,14 +193,13 @@ async fn start_database(
     config: &Config,
     data_dir: &std::path::Path,
 ) -> anyhow::Result<(Store, Option<Arc<ManagedPostgres>>)> {
-    let (url, postgres) = match &config.database.url {
-        Some(url) => (url.reveal().to_owned(), None),
-        None => {
-            let mut options = PostgresOptions::new(data_dir.join("postgres"));
-            options.bin_dir.clone_from(&config.database.postgres_bin);
-            let postgres = ManagedPostgres::start(options).await?;
-            (postgres.url(), Some(Arc::new(postgres)))
-        }
+    let (url, postgres) = if let Some(url) = &config.database.url {
+        (url.reveal().to_owned(), None)
+    } else {
+        let mut options = PostgresOptions::new(data_dir.join("postgres"));
+        options.bin_dir.clone_from(&config.database.postgres_bin);
+        let postgres = ManagedPostgres::start(options).await?;
+        (postgres.url(), Some(Arc::new(postgres)))
     };
     let store = super::connect_store_at(config, &url, "nereid dev").await?;
     store.migrate().await?;

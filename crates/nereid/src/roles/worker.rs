@@ -53,11 +53,11 @@ pub fn settings(config: &Config) -> WorkerConfig {
     let from = &config.worker;
     let mut settings = WorkerConfig::new(host_name(), &from.data_dir);
     settings.device = from.device;
-    settings.labels = from.labels.clone();
+    settings.labels.clone_from(&from.labels);
     settings.slots = from.slots;
     settings.lease = from.lease;
     settings.heartbeat = from.heartbeat;
     settings.inference_addr = from.listen;
-    settings.advertise_url = from.advertise_url.clone();
+    settings.advertise_url.clone_from(&from.advertise_url);
     settings
 }
