@@ -4,8 +4,22 @@
 
 -- ---------------------------------------------------------------- projects, keys, settings
 
+-- Postgres has uuidv7() from version 18 on; until then: 48 bits of milliseconds, version 7, random rest.
+CREATE FUNCTION uuid_v7() RETURNS uuid
+    LANGUAGE sql VOLATILE PARALLEL SAFE
+    RETURN encode(
+        set_bit(set_bit(
+            overlay(
+                uuid_send(gen_random_uuid())
+                PLACING substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)
+                FROM 1 FOR 6
+            ), 52, 1), 53, 1),
+        'hex'
+    )::uuid;
+COMMENT ON FUNCTION uuid_v7() IS 'Draws a UUIDv7 (RFC 9562), which sorts by time.';
+
 CREATE TABLE projects (
-    id         uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    id         uuid PRIMARY KEY DEFAULT uuid_v7(),
     name       text NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'),
     created_at timestamptz NOT NULL DEFAULT now()
 );

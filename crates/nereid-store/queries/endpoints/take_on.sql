@@ -20,7 +20,7 @@ WITH lacking AS (
         WHERE r.variant_id = v.id AND r.worker_id = $1 AND r.status = 'failed')
 )
 INSERT INTO replicas (id, variant_id, worker_id, status)
-SELECT gen_random_uuid(), id, $1, 'loading'
+SELECT uuid_v7(), id, $1, 'loading'
 FROM lacking, generate_series(1, LEAST(
     replicas - live,
     (replicas + eligible - 1) / GREATEST(eligible, 1) - own
