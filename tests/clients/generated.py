@@ -147,7 +147,7 @@ def main(base_url: str, digits: Path, job_file: Path) -> None:
     labels = [prediction.label for prediction in answer.predictions]
     truth = [str(row.target) for row in preview.rows]
     right = sum(label == target for label, target in zip(labels, truth, strict=True))
-    assert right >= 0.9 * len(truth), (labels, truth)
+    assert right >= 0.8 * len(truth), (labels, truth)
 
     # Mistakes are typed too.
     missing = expect(Problem, predict.sync("nothing", client=client, body=request))

@@ -147,6 +147,8 @@ async fn api_and_worker_run_apart_and_keys_decide_who_may_do_what() {
     );
     assert_eq!(refused(wrong.models(1).await.unwrap_err()), 401);
 
+    every_operation_wants_a_key(&base).await;
+
     let name = unique("apart");
     assert_eq!(
         refused(
@@ -178,4 +180,49 @@ async fn api_and_worker_run_apart_and_keys_decide_who_may_do_what() {
     assert_eq!((answer.version, answer.predictions.len()), (1, 1));
     drop((api, worker));
     services.s3.shutdown().await;
+}
+
+/// Walks the served document: without a key nothing answers but what is declared open.
+async fn every_operation_wants_a_key(base: &str) {
+    let http = reqwest::Client::new();
+    let document = http
+        .get(format!("{base}/openapi.json"))
+        .send()
+        .await
+        .unwrap();
+    let document: serde_json::Value = document.json().await.unwrap();
+    let (mut closed, mut open) = (0, Vec::new());
+    for (template, item) in document["paths"].as_object().unwrap() {
+        let path: Vec<_> = template
+            .split('/')
+            .map(|part| if part.starts_with('{') { "1" } else { part })
+            .collect();
+        for (method, operation) in item.as_object().unwrap() {
+            let Ok(method) = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()) else {
+                continue;
+            };
+            let request = http.request(method, format!("{base}{}", path.join("/")));
+            let status = request.send().await.unwrap().status().as_u16();
+            match operation["security"].as_array() {
+                Some(schemes) if !schemes.is_empty() => {
+                    assert_eq!(status, 401, "{template}");
+                    closed += 1;
+                }
+                _ => {
+                    assert_ne!(status, 401, "{template}");
+                    open.push(template.as_str());
+                }
+            }
+        }
+    }
+    assert!(closed > 40, "{closed}");
+    open.sort_unstable();
+    let expected = [
+        "/livez",
+        "/openapi.json",
+        "/readyz",
+        "/v2/health/live",
+        "/v2/health/ready",
+    ];
+    assert_eq!(open, expected);
 }

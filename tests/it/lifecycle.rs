@@ -2,6 +2,8 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
+use nereid_core::{events::EventKind, jobs::TerminationReason};
+
 use crate::support::*;
 
 /// Processes of the managed Postgres on a data folder.
@@ -142,6 +144,63 @@ fn kill_leaves_nothing_that_blocks_the_next_start() {
     again.signal("TERM");
     again.wait();
     assert_eq!(postgres_of(folder.path()), Vec::<String>::new());
+}
+
+/// A server whose leases end soon after its death.
+fn start_with_short_leases(folder: &Path) -> Server {
+    let mut command = nereid();
+    command
+        .env("NEREID__WORKER__LEASE", "2s")
+        .env("NEREID__WORKER__HEARTBEAT", "500ms");
+    Server::launch(command, folder, &[]).unwrap()
+}
+
+#[tokio::test]
+async fn a_training_goes_on_from_its_checkpoint_after_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = start_with_short_leases(folder.path());
+    let client = server.client();
+    add_digits(&client, "digits").await;
+    let mut job = tiny_job("digits", "digits", 400);
+    job["spec"]["callbacks"] = serde_json::json!([{"type": "checkpoint", "every_steps": 500}]);
+    let uninterrupted = succeed(&client, &job).await;
+    let id = client.submit_job(&job).await.unwrap().id;
+    let mut events = client.job_events(id, 0).await.unwrap();
+    while futures::StreamExt::next(&mut events)
+        .await
+        .unwrap()
+        .unwrap()
+        .kind
+        != EventKind::Checkpointed
+    {}
+    server.signal("KILL");
+    server.wait();
+
+    let server = start_with_short_leases(folder.path());
+    let client = server.client();
+    finish(&client, id).await;
+    let attempts = client.job_attempts(id).await.unwrap();
+    assert_eq!(attempts.len(), 2, "{attempts:?}");
+    assert_eq!(attempts[0].reason, Some(TerminationReason::LeaseLost));
+    let logs = client.job_logs(id, 100_000).await.unwrap();
+    assert!(
+        logs.iter()
+            .any(|l| l.epoch == 2 && l.message.contains("resum")),
+        "it started over"
+    );
+    // Killed and resumed, the training ends with the very same weights.
+    let versions = client.model_versions("digits", 10).await.unwrap();
+    assert_eq!(versions.len(), 2, "published once each");
+    assert_eq!(versions[1].lineage.job_id, uninterrupted.id);
+    assert_eq!(versions[0].metrics, versions[1].metrics);
+    let steps: Vec<_> = client
+        .job_metrics(id)
+        .await
+        .unwrap()
+        .iter()
+        .map(|p| p.step)
+        .collect();
+    assert!(steps.windows(2).all(|w| w[0] < w[1]), "each step once");
 }
 
 #[test]

@@ -62,7 +62,12 @@ impl Server {
 
     /// As [`Server::start_in`]; what it printed if it ends instead of getting ready.
     pub fn try_start_in(data_dir: &Path, args: &[&str]) -> Result<Self, String> {
-        let mut child = nereid()
+        Self::launch(nereid(), data_dir, args)
+    }
+
+    /// As [`Server::try_start_in`], with a command that has settings of its own.
+    pub fn launch(mut command: Command, data_dir: &Path, args: &[&str]) -> Result<Self, String> {
+        let mut child = command
             .arg("dev")
             .args(["--port", "0", "--s3-port", "0", "--data-dir"])
             .arg(data_dir)
@@ -121,8 +126,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.signal("TERM");
-        let _ = self.child.wait();
+        // A process that was waited for is gone, and its number may be somebody else's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("TERM");
+            let _ = self.child.wait();
+        }
     }
 }
 

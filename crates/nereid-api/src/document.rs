@@ -19,7 +19,7 @@ use crate::{
     contract::SCHEME,
     problem::ProblemDocument,
     router::operations,
-    schemas::{AnyJobSpec, DeployKind, JobSchema, TrainKind},
+    schemas::{AnyJobSpec, DeployKind, JobSchema, MetricOrName, TrainKind},
     v1::{
         jobs::{JobOrder, LabelFilter},
         uploads::FileName,
@@ -50,6 +50,7 @@ use crate::{
     ),
     components(schemas(
         ProblemDocument, OipError, AnyJobSpec, JobKind, JobOrder, LabelFilter, FileName, TrainKind, DeployKind,
+        MetricOrName,
     )),
     modifiers(&BearerKey),
 )]

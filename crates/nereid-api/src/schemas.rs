@@ -170,7 +170,7 @@ pub(crate) struct TrainModel {
     /// What is measured beside the loss.
     #[serde(default)]
     #[schema(max_items = 9)]
-    metrics: Vec<Metric>,
+    metrics: Vec<MetricOrName>,
     /// Options of the training loop.
     #[serde(default)]
     fit: FitOptions,
@@ -217,6 +217,31 @@ pub(crate) struct DeployModel {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 20, default = 3)]
     max_attempts: u32,
+}
+
+/// A metric with its parameters, or its name alone.
+#[derive(ToSchema)]
+#[serde(untagged)]
+pub(crate) enum MetricOrName {
+    /// With its parameters.
+    Metric(Metric),
+    /// With the parameters' defaults.
+    Name(MetricName),
+}
+
+/// Name of a metric.
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum MetricName {
+    Accuracy,
+    TopKAccuracy,
+    Precision,
+    Recall,
+    F1,
+    ConfusionMatrix,
+    Mae,
+    Rmse,
+    R2,
 }
 
 /// S3 URIs of a dataset's files.

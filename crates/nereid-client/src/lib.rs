@@ -1,7 +1,7 @@
 //! Typed client of Nereid's REST API, used by the command line and the tests.
 //!
-//! It knows HTTP and the domain types, nothing of the server's inside. A test of the API crate's
-//! document keeps both in step: every path used here is in `openapi/openapi.json`.
+//! It knows HTTP and the domain types, nothing of the server's inside. The end-to-end tests use
+//! it against the real server, which keeps both in step.
 
 mod client;
 mod datasets;

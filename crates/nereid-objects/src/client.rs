@@ -127,9 +127,12 @@ impl Objects {
                 .credentials_provider(Credentials::new(access, secret, None, None, "nereid"))
                 .region(region)
         } else {
-            let chain = aws_config::defaults(BehaviorVersion::latest()).load().await;
-            let region = region.or_else(|| chain.region().cloned());
-            Builder::from(&chain).region(region)
+            let mut loader = aws_config::defaults(BehaviorVersion::latest());
+            if let Some(region) = region {
+                // Else the chain asks the instance's metadata service, which may not be there.
+                loader = loader.region(region);
+            }
+            Builder::from(&loader.load().await)
         };
         let mut builder = builder
             .force_path_style(config.path_style)

@@ -18,7 +18,7 @@ pub(super) fn simplify(document: &mut Value) {
     else {
         return;
     };
-    close(&mut schemas);
+    correct(&mut schemas);
     let names: Vec<String> = schemas.keys().cloned().collect();
     for name in &names {
         let simple = merge(&schemas[name], &schemas);
@@ -34,11 +34,18 @@ pub(super) fn simplify(document: &mut Value) {
     prune(document);
 }
 
-/// Closes the objects whose readers refuse unknown fields without serde's attribute.
-fn close(schemas: &mut Map<String, Value>) {
+/// Shows what readers take where it differs from what serde's attributes say.
+fn correct(schemas: &mut Map<String, Value>) {
     for name in ["TrainSpec", "Network"] {
         schemas[name]["additionalProperties"] = Value::Bool(false);
     }
+    for name in ["Loss", "Metric", "Optimizer", "Callback"] {
+        for variant in schemas[name]["oneOf"].as_array_mut().into_iter().flatten() {
+            variant["additionalProperties"] = Value::Bool(false);
+        }
+    }
+    schemas["TrainSpec"]["properties"]["metrics"]["items"] =
+        json!({ "$ref": format!("{PREFIX}MetricOrName") });
 }
 
 /// Drops what says nothing, and writes bodies of bytes as OpenAPI has them.

@@ -36,7 +36,7 @@ fn operations_of(document: &Value) -> Vec<(String, String, Value)> {
 }
 
 #[test]
-fn the_file_in_the_repository_is_this_document() {
+fn openapi_in_the_repository_is_this_document() {
     let path = PathBuf::from(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../../openapi/openapi.json"
@@ -204,6 +204,24 @@ fn examples_work() {
     }
     let files = &document["components"]["schemas"]["RegisterDataset"]["properties"]["files"];
     assert!(files["$ref"].is_string());
+}
+
+/// Each metric can be named by a word alone.
+#[test]
+fn metric_names_are_the_metrics() {
+    let schemas = &json()["components"]["schemas"];
+    let mut names: Vec<_> = schemas["MetricName"]["enum"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| name.as_str().unwrap().to_owned())
+        .collect();
+    let mapping = &schemas["Metric"]["discriminator"]["mapping"];
+    names.sort();
+    assert!(names.iter().eq(mapping.as_object().unwrap().keys()));
+    let mut job = schemas["SubmitTrainJob"]["example"].clone();
+    job["spec"]["metrics"] = names.into();
+    assert!(nereid_core::jobs::NewJob::read(job).is_ok());
 }
 
 /// Serialised jobs must be what the document says.

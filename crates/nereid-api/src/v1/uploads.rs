@@ -69,7 +69,7 @@ pub(crate) struct Upload {
 #[utoipa::path(
     put, path = "/v1/uploads/{filename}", tag = "datasets",
     params(("filename" = FileName, Path, description = "Name of the file")),
-    request_body(content = [u8], content_type = "application/octet-stream", description = "The file's bytes"),
+    request_body(content = [u8], content_type = "application/octet-stream", description = "The file's bytes, at least one"),
     responses((status = 201, description = "Stored", body = Upload)),
     security(("api_key" = ["trainer"])),
 )]
@@ -84,6 +84,9 @@ async fn upload_file(
     demand_octets(&parts.headers)?;
     check_length(&parts.headers, limit)?;
     let received = receive(body, limit).await?;
+    if received.bytes == 0 {
+        return Err(Problem::new(Code::InvalidBody, "The file is empty."));
+    }
     let uri = store(&state, actor.project, &name, &received).await?;
     let Received { bytes, sha256, .. } = received;
     let location = uri.to_string();
