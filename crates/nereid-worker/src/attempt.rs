@@ -187,10 +187,10 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// An attempt that trusts its lease for `lease`.
-    pub(crate) fn attempt(lease: Duration) -> Arc<Attempt> {
+    /// A claimed deployment.
+    pub(crate) fn claim() -> Claim {
         let model: nereid_core::Name = "digits".parse().unwrap();
-        let claim = Claim {
+        Claim {
             fence: Fence {
                 job: JobId::generate(),
                 epoch: 1,
@@ -206,7 +206,12 @@ pub(crate) mod tests {
             }),
             attempts: 0,
             checkpoint: None,
-        };
+        }
+    }
+
+    /// An attempt that trusts its lease for `lease`.
+    pub(crate) fn attempt(lease: Duration) -> Arc<Attempt> {
+        let claim = claim();
         let until = Instant::now() + lease;
         Arc::new(Attempt::new(&claim, until, Arc::new(SystemClock)))
     }

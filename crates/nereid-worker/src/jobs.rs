@@ -167,35 +167,10 @@ fn describe_end(order: Order, claim: &Claim, error: &RunError) -> Option<Attempt
 
 #[cfg(test)]
 mod tests {
-    use nereid_core::{
-        engine::EngineError,
-        ids::{ClaimId, JobId, ProjectId},
-        jobs::Fence,
-        spec::{DeploySpec, Tolerance},
-    };
+    use nereid_core::engine::EngineError;
 
     use super::*;
-
-    fn claim() -> Claim {
-        let model: nereid_core::Name = "digits".parse().unwrap();
-        Claim {
-            fence: Fence {
-                job: JobId::generate(),
-                epoch: 1,
-                claim: ClaimId::generate(),
-            },
-            project: ProjectId::generate(),
-            spec: JobSpec::Deploy(DeploySpec {
-                endpoint: model.clone(),
-                model,
-                version: 1,
-                replicas: 1,
-                tolerance: Tolerance::default(),
-            }),
-            attempts: 0,
-            checkpoint: None,
-        }
-    }
+    use crate::attempt::tests::claim;
 
     fn reason(order: Order, error: &RunError) -> Option<TerminationReason> {
         describe_end(order, &claim(), error).map(|end| end.reason)

@@ -31,16 +31,9 @@ const NAME: &str = "digits";
 /// Runs the demo, then serves until a signal comes.
 pub async fn run(config: &Config, args: &DevArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let started = Instant::now();
-    let dev = tokio::select! {
-        dev = Dev::start(config, args) => dev?,
-        () = signals.received() => return Ok(()),
+    let Some(dev) = Dev::start_unless_stopped(config, args, &mut signals).await? else {
+        return Ok(());
     };
-    println!(
-        "Nereid {} is ready after {:.1} s",
-        nereid_core::VERSION,
-        started.elapsed().as_secs_f64()
-    );
     let client = Client::new(&dev.api, None)?;
     let told = tokio::select! {
         told = Box::pin(tell(&client)) => told,

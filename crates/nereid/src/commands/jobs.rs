@@ -1,6 +1,6 @@
 //! `nereid job …`
 
-use std::{io::Read as _, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, io::Read as _, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -101,7 +101,7 @@ pub async fn watch_to_end(context: &Context, id: JobId) -> anyhow::Result<ExitCo
 pub async fn watch(client: &Client, id: JobId) -> anyhow::Result<Job> {
     let bar = ProgressBar::new(0);
     bar.set_style(
-        ProgressStyle::with_template("{spinner} {prefix:11} [{bar:32}] {pos}/{len} {msg}")
+        ProgressStyle::with_template("{spinner} {prefix:11} [{bar:32}] {pos}/{len} {wide_msg}")
             .context("progress bar")?
             .progress_chars("=> "),
     );
@@ -121,7 +121,7 @@ fn show_event(bar: &ProgressBar, event: &JobEvent, epoch: &mut u32) {
             };
             bar.set_length(progress.steps);
             bar.set_position(progress.step);
-            let shown = output::metrics(&progress.metrics);
+            let shown = output::metrics(headline(&progress.metrics));
             bar.set_message(format!(
                 "epoch {}/{}  {shown}",
                 progress.epoch, progress.epochs
@@ -144,6 +144,14 @@ fn show_event(bar: &ProgressBar, event: &JobEvent, epoch: &mut u32) {
         }
         _ => {}
     }
+}
+
+/// The metrics that people follow; a line has no room for all.
+fn headline(metrics: &BTreeMap<String, f64>) -> impl Iterator<Item = (&String, &f64)> {
+    metrics.iter().filter(|(name, _)| {
+        let measure = name.strip_prefix("val_").unwrap_or(name);
+        matches!(measure, "loss" | "accuracy" | "mae" | "rmse" | "r2")
+    })
 }
 
 /// One line about how a job ended.
@@ -199,7 +207,7 @@ fn list(context: &Context, jobs: &[Job]) -> anyhow::Result<()> {
             let metrics = job
                 .progress
                 .as_ref()
-                .map(|p| output::metrics(p.metrics.iter().take(4)));
+                .map(|p| output::metrics(headline(&p.metrics)));
             [
                 job.id.to_string(),
                 job.spec.kind().to_string(),

@@ -26,16 +26,9 @@ const SECRET_KEY: &str = "nereid-dev-secret";
 /// Runs until a signal comes.
 pub async fn run(config: &Config, args: &DevArgs) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let started = Instant::now();
-    let dev = tokio::select! {
-        dev = Dev::start(config, args) => dev?,
-        () = signals.received() => return Ok(()),
+    let Some(dev) = Dev::start_unless_stopped(config, args, &mut signals).await? else {
+        return Ok(());
     };
-    println!(
-        "Nereid {} is ready after {:.1} s",
-        nereid_core::VERSION,
-        started.elapsed().as_secs_f64()
-    );
     dev.print();
     println!("Ctrl-C stops it.");
     dev.run_until(signals).await
@@ -60,8 +53,27 @@ pub struct Dev {
 }
 
 impl Dev {
+    /// Starts everything and says so; nothing if a signal comes first.
+    pub async fn start_unless_stopped(
+        config: &Config,
+        args: &DevArgs,
+        signals: &mut Signals,
+    ) -> anyhow::Result<Option<Self>> {
+        let started = Instant::now();
+        let dev = tokio::select! {
+            dev = Self::start(config, args) => dev?,
+            () = signals.received() => return Ok(None),
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        println!(
+            "Nereid {} is ready after {seconds:.1} s",
+            nereid_core::VERSION
+        );
+        Ok(Some(dev))
+    }
+
     /// Starts everything and returns when the API answers and the worker takes jobs.
-    pub async fn start(config: &Config, args: &DevArgs) -> anyhow::Result<Self> {
+    async fn start(config: &Config, args: &DevArgs) -> anyhow::Result<Self> {
         let data_dir = std::path::absolute(&args.data_dir).context("data directory")?;
         let lock = DirectoryLock::acquire(&data_dir)?;
         let listener = api::bind(SocketAddr::new(args.host, args.port)).await?;
