@@ -6,8 +6,7 @@
 #
 # Does what `cargo sqlx prepare` does, without that tool: starts a throw-away Postgres, applies the
 # migrations, and compiles this crate against it with SQLX_OFFLINE_DIR set, where the macros then
-# leave one file per query. Postgres is looked for in NEREID_PG_BIN, PATH and
-# /usr/lib/postgresql, and is stopped however this ends.
+# leave one file per query. Postgres is stopped however this ends.
 set -euo pipefail
 
 case "${1-}" in
@@ -22,61 +21,23 @@ esac
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root"
 
-pg_bin() {
-    local dir
-    for dir in "${NEREID_PG_BIN-}" "$(dirname "$(command -v initdb || echo /)")" \
-        $(printf '%s\n' /usr/lib/postgresql/*/bin | sort --version-sort --reverse); do
-        if [[ -n $dir && -x $dir/initdb && -x $dir/pg_ctl && -x $dir/psql ]]; then
-            echo "$dir"
-            return
-        fi
-    done
-    echo "no Postgres found: install it, or name its bin directory in NEREID_PG_BIN" >&2
-    return 1
-}
+# shellcheck source=crates/nereid-store/throwaway-postgres.sh
+source crates/nereid-store/throwaway-postgres.sh
 
-# Postgres refuses to run as root.
-unprivileged() {
-    if [[ $EUID -ne 0 ]]; then
-        "$@"
-    elif id postgres &>/dev/null; then
-        runuser -u postgres -- "$@"
-    else
-        runuser -u nobody -- "$@"
-    fi
-}
-
-bin=$(pg_bin)
 scratch=$(mktemp -d /tmp/nereid-sqlx.XXXXXX)
 cleanup() {
-    unprivileged "$bin/pg_ctl" -D "$scratch/server/data" -m immediate stop &>/dev/null || true
+    stop_postgres "$scratch/server"
     rm -rf "$scratch"
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
 
 chmod 755 "$scratch"
-mkdir "$scratch/server" "$scratch/queries"
-if [[ $EUID -eq 0 ]]; then
-    chown "$(unprivileged id -u)" "$scratch/server"
-fi
-
-log=$scratch/server/log
-# From /: the caller's directory may be closed to the other user.
-(
-    cd /
-    unprivileged "$bin/initdb" -D "$scratch/server/data" -U nereid -A trust -E UTF8 \
-        --locale=C --no-sync >/dev/null
-    unprivileged "$bin/pg_ctl" -D "$scratch/server/data" -l "$log" -w start \
-        -o "-c fsync=off -c listen_addresses='' -c unix_socket_directories=$scratch/server" >/dev/null
-) || {
-    echo "Postgres did not start:" >&2
-    tail -n 20 "$log" >&2 || true
-    exit 1
-}
+mkdir "$scratch/queries"
+start_postgres "$scratch/server"
 
 for migration in migrations/*.sql; do
-    "$bin/psql" -h "$scratch/server" -U nereid -d postgres --quiet --no-psqlrc \
+    "$POSTGRES_BIN/psql" -h "$POSTGRES_SOCKET" -U nereid -d postgres --quiet --no-psqlrc \
         --set ON_ERROR_STOP=1 --single-transaction --file "$migration" >/dev/null
 done
 
@@ -86,7 +47,7 @@ touch crates/nereid-store/src/lib.rs
 # counts is that this crate compiles, whatever state the ones above it are in.
 artifacts=$(
     export SQLX_OFFLINE=false SQLX_OFFLINE_DIR=$scratch/queries
-    export NEREID_SQLX_DATABASE_URL="postgres://nereid@localhost/postgres?host=$scratch/server&sslmode=disable"
+    export NEREID_SQLX_DATABASE_URL="postgres://nereid@localhost/postgres?host=$POSTGRES_SOCKET&sslmode=disable"
     cargo check --workspace --keep-going --message-format=json-render-diagnostics
 ) || true
 if ! grep -q '"reason":"compiler-artifact".*"name":"nereid_store"' <<<"$artifacts"; then

@@ -121,6 +121,7 @@ def main(base_url: str, digits: Path, job_file: Path) -> None:
     assert again.id == job.id, (again.id, job.id)
     job = succeeded(client, job)
     trained = expect(TrainJobResult, job.result)
+    print(f"job {job.id}")
     points = expect(MetricPoints, list_job_metrics.sync(job.id, client=client))
     assert points.items, points
 

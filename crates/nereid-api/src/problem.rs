@@ -225,6 +225,9 @@ impl Problem {
         for error in &mut self.0.errors {
             error.pointer = f(&error.pointer);
         }
+        if let Some(detail) = summary(&self.0.errors) {
+            self.0.detail = detail;
+        }
         self
     }
 
@@ -260,20 +263,21 @@ impl Problem {
 
     fn with_violations(kind: Code, violations: Violations) -> Self {
         let errors = violations.into_vec();
-        let detail = match errors.as_slice() {
-            [one] => format!("{}: {}", one.pointer, one.detail),
-            [first, ..] => format!(
-                "{} mistakes; the first: {}: {}",
-                errors.len(),
-                first.pointer,
-                first.detail
-            ),
-            [] => kind.title().to_owned(),
-        };
+        let detail = summary(&errors).unwrap_or_else(|| kind.title().to_owned());
         let mut problem = Self::new(kind, detail);
         problem.0.errors = errors;
         problem
     }
+}
+
+/// Says in one line what the mistakes are.
+fn summary(errors: &[Violation]) -> Option<String> {
+    let first = errors.first()?;
+    let first_detail = format!("{}: {}", first.pointer, first.detail);
+    Some(match errors.len() {
+        1 => first_detail,
+        n => format!("{n} mistakes; the first: {first_detail}"),
+    })
 }
 
 impl From<Violations> for Problem {

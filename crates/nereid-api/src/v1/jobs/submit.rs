@@ -217,6 +217,7 @@ mod tests {
         let problem = Problem::violation("/spec/network/layers", "missing", "x");
         let flat = Nesting::Flat.localise(problem);
         assert_eq!(flat.errors()[0].pointer, "/network/layers");
+        assert_eq!(flat.detail(), "/network/layers: x");
     }
 
     #[test]
