@@ -220,6 +220,15 @@ fn specs(d: &str) -> Vec<Case> {
             &["label"],
         ),
         case(
+            "unknown field of a metric without fields",
+            train(d, |j| {
+                j["spec"]["metrics"] = json!([{"type": "accuracy", "k": 3}]);
+            }),
+            I,
+            ("/spec/metrics/0/k", "unknown_field"),
+            &["k"],
+        ),
+        case(
             "unknown optimiser",
             train(d, |j| j["spec"]["optimizer"] = json!({"type": "adamm"})),
             I,

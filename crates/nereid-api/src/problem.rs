@@ -341,7 +341,13 @@ impl Carried {
             chain.push_str(&e.to_string());
             next = e.source();
         }
-        tracing::error!(code = self.0.code, detail = %self.0.detail, cause = %chain, "request failed");
+        let (code, detail) = (self.0.code, &self.0.detail);
+        if self.0.source.is_none() && self.0.kind != Code::Internal {
+            // An endpoint that is not ready yet, or too many requests: no fault of anybody's.
+            tracing::warn!(code, %detail, "request refused for now");
+        } else {
+            tracing::error!(code, %detail, cause = %chain, "request failed");
+        }
     }
 
     fn message(&self) -> String {

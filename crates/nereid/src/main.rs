@@ -31,6 +31,7 @@ fn main() -> ExitCode {
     };
     let code = match runtime.block_on(Box::pin(commands::run(args))) {
         Ok(code) => code,
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => fail(&e),
     };
     // A training that has not seen its directive yet must not hold the process.
@@ -41,4 +42,10 @@ fn main() -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("nereid: {error:#}");
     ExitCode::FAILURE
+}
+
+/// Tells whether whoever read the output has gone away, as `head` does.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -1,20 +1,25 @@
 //! What client commands print: tables for people, JSON for scripts.
 
+use std::{fmt::Display, io::Write};
+
 use chrono::{DateTime, Utc};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+/// Prints a line; a reader that has gone away (`| head`) is an error, not a panic.
+pub fn line(text: &dyn Display) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}
+
 /// Prints `value` as JSON.
 pub fn json<T: Serialize>(value: &T) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    line(&serde_json::to_string_pretty(value)?)
 }
 
 /// Prints rows as a table, or says that there are none.
-pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) {
+pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) -> anyhow::Result<()> {
     if rows.is_empty() {
-        println!("none");
-        return;
+        return line(&"none");
     }
     let mut table = Table::new();
     table
@@ -24,7 +29,7 @@ pub fn table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) {
     for row in rows {
         table.add_row(row);
     }
-    println!("{table}");
+    line(&table)
 }
 
 /// Formats a time for a table.

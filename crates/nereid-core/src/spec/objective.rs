@@ -29,9 +29,9 @@ pub enum Loss {
         from_logits: Option<bool>,
     },
     /// Mean squared error.
-    Mse,
+    Mse {},
     /// Mean absolute error.
-    Mae,
+    Mae {},
     /// Squared below `delta`, linear above (Huber, 1964).
     Huber {
         /// Where squared turns into linear.
@@ -48,7 +48,7 @@ impl Loss {
     /// Tells whether the target is a class rather than a number.
     #[must_use]
     pub fn is_classification(&self) -> bool {
-        !matches!(self, Self::Mse | Self::Mae | Self::Huber { .. })
+        !matches!(self, Self::Mse {} | Self::Mae {} | Self::Huber { .. })
     }
 
     /// Returns what the spec says of logits.
@@ -68,7 +68,7 @@ impl Loss {
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Metric {
     /// Share of samples whose most likely class is right.
-    Accuracy,
+    Accuracy {},
     /// Share of samples whose class is among the `k` most likely.
     TopKAccuracy {
         /// How many classes count.
@@ -77,19 +77,19 @@ pub enum Metric {
         k: usize,
     },
     /// Precision, the unweighted mean over classes.
-    Precision,
+    Precision {},
     /// Recall, the unweighted mean over classes.
-    Recall,
+    Recall {},
     /// Harmonic mean of precision and recall, the unweighted mean over classes.
-    F1,
+    F1 {},
     /// Counts by true class (rows) and predicted class (columns); final evaluation only.
-    ConfusionMatrix,
+    ConfusionMatrix {},
     /// Mean absolute error.
-    Mae,
+    Mae {},
     /// Root of the mean squared error.
-    Rmse,
+    Rmse {},
     /// Coefficient of determination.
-    R2,
+    R2 {},
 }
 
 const fn top_k() -> usize {
@@ -100,22 +100,22 @@ impl Metric {
     /// Tells whether the metric needs classes.
     #[must_use]
     pub fn is_classification(&self) -> bool {
-        !matches!(self, Self::Mae | Self::Rmse | Self::R2)
+        !matches!(self, Self::Mae {} | Self::Rmse {} | Self::R2 {})
     }
 
     /// Name under which values are reported, such as `top_5_accuracy`.
     #[must_use]
     pub fn key(&self) -> String {
         match self {
-            Self::Accuracy => "accuracy".to_owned(),
+            Self::Accuracy {} => "accuracy".to_owned(),
             Self::TopKAccuracy { k } => format!("top_{k}_accuracy"),
-            Self::Precision => "precision".to_owned(),
-            Self::Recall => "recall".to_owned(),
-            Self::F1 => "f1".to_owned(),
-            Self::ConfusionMatrix => "confusion_matrix".to_owned(),
-            Self::Mae => "mae".to_owned(),
-            Self::Rmse => "rmse".to_owned(),
-            Self::R2 => "r2".to_owned(),
+            Self::Precision {} => "precision".to_owned(),
+            Self::Recall {} => "recall".to_owned(),
+            Self::F1 {} => "f1".to_owned(),
+            Self::ConfusionMatrix {} => "confusion_matrix".to_owned(),
+            Self::Mae {} => "mae".to_owned(),
+            Self::Rmse {} => "rmse".to_owned(),
+            Self::R2 {} => "r2".to_owned(),
         }
     }
 

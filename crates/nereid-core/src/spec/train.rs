@@ -375,7 +375,7 @@ impl TrainSpec {
 
     fn check_monitors(&self, pointer: &str, v: &mut Violations) {
         let mut known: Vec<String> = vec!["loss".to_owned()];
-        let scalar = |m: &&Metric| **m != Metric::ConfusionMatrix;
+        let scalar = |m: &&Metric| **m != Metric::ConfusionMatrix {};
         known.extend(self.metrics.iter().filter(scalar).map(Metric::key));
         if self.validates() {
             let validated: Vec<_> = known.iter().map(|k| format!("val_{k}")).collect();

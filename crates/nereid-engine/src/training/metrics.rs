@@ -86,7 +86,7 @@ impl Measures {
     }
 
     fn wants_matrix(&self) -> bool {
-        self.metrics.contains(&Metric::ConfusionMatrix) && self.classes <= MAX_MATRIX_CLASSES
+        self.metrics.contains(&Metric::ConfusionMatrix {}) && self.classes <= MAX_MATRIX_CLASSES
     }
 
     fn add_class(&self, tally: &mut Tally, row: &[f32], target: usize, matrix: bool) {
@@ -127,17 +127,19 @@ impl Measures {
         let mut values = BTreeMap::from([(format!("{prefix}loss"), tally.loss / n)]);
         for metric in &self.metrics {
             let value = match metric {
-                Metric::Accuracy => share(tally.correct),
+                Metric::Accuracy {} => share(tally.correct),
                 Metric::TopKAccuracy { k } => share(tally.top.get(k).copied().unwrap_or(0)),
-                Metric::Precision => macro_mean(tally, |hits, _, predicted| ratio(hits, predicted)),
-                Metric::Recall => macro_mean(tally, |hits, actual, _| ratio(hits, actual)),
-                Metric::F1 => macro_mean(tally, |hits, actual, predicted| {
+                Metric::Precision {} => {
+                    macro_mean(tally, |hits, _, predicted| ratio(hits, predicted))
+                }
+                Metric::Recall {} => macro_mean(tally, |hits, actual, _| ratio(hits, actual)),
+                Metric::F1 {} => macro_mean(tally, |hits, actual, predicted| {
                     ratio(2 * hits, actual + predicted)
                 }),
-                Metric::ConfusionMatrix => continue,
-                Metric::Mae => tally.absolute / n,
-                Metric::Rmse => (tally.squares / n).sqrt(),
-                Metric::R2 => {
+                Metric::ConfusionMatrix {} => continue,
+                Metric::Mae {} => tally.absolute / n,
+                Metric::Rmse {} => (tally.squares / n).sqrt(),
+                Metric::R2 {} => {
                     let total = tally.target_squares - tally.targets * tally.targets / n;
                     if total > 0.0 {
                         1.0 - tally.squares / total

@@ -81,7 +81,7 @@ impl Objective {
             (loss, BatchTargets::Value(t)) => {
                 let error = outputs - column(t.clone(), &device);
                 match loss {
-                    Loss::Mae => error.abs(),
+                    Loss::Mae {} => error.abs(),
                     Loss::Huber { delta } => huber(error, *delta),
                     _ => error.clone() * error,
                 }

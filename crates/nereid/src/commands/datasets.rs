@@ -107,6 +107,5 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     output::table(
         ["NAME", "VERSION", "ROWS", "SHAPE", "CLASSES", "REGISTERED"],
         rows,
-    );
-    Ok(())
+    )
 }

@@ -63,8 +63,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
             "UPDATED",
         ],
         rows,
-    );
-    Ok(())
+    )
 }
 
 async fn predict(

@@ -224,8 +224,7 @@ fn list(context: &Context, jobs: &[Job]) -> anyhow::Result<()> {
     output::table(
         ["JOB", "KIND", "MODEL", "STATUS", "SUBMITTED", "METRICS"],
         rows,
-    );
-    Ok(())
+    )
 }
 
 async fn logs(context: &Context, id: JobId) -> anyhow::Result<()> {
@@ -234,12 +233,12 @@ async fn logs(context: &Context, id: JobId) -> anyhow::Result<()> {
         return output::json(&lines);
     }
     for line in lines {
-        println!(
+        output::line(&format_args!(
             "{} {:5} {}",
             output::time(line.at),
             line.level.as_str(),
             line.message
-        );
+        ))?;
     }
     Ok(())
 }

@@ -56,8 +56,7 @@ async fn list(context: &Context) -> anyhow::Result<()> {
     output::table(
         ["MODEL", "VERSION", "DATASET", "METRICS", "PUBLISHED"],
         rows,
-    );
-    Ok(())
+    )
 }
 
 async fn deploy(
