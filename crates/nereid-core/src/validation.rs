@@ -238,9 +238,14 @@ pub fn parse<T: DeserializeOwned>(
     match serde_path_to_error::deserialize(value) {
         Ok(parsed) => Some(parsed),
         Err(e) => {
-            let at = format!("{pointer}{}", path_to_pointer(e.path()));
+            let mut at = format!("{pointer}{}", path_to_pointer(e.path()));
             let detail = e.inner().to_string();
-            let code = if detail.starts_with("unknown field") {
+            let code = if let Some(rest) = detail.strip_prefix("unknown field `") {
+                // Where serde buffers (tagged enumerations), the path ends at the object.
+                let field = escape(rest.split('`').next().unwrap_or_default());
+                if !at.ends_with(&format!("/{field}")) {
+                    at = format!("{at}/{field}");
+                }
                 "unknown_field"
             } else if detail.starts_with("missing field") {
                 "missing"

@@ -6,7 +6,7 @@ use aws_sdk_s3::{
     types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
 };
 use bytes::{Bytes, BytesMut};
-use futures::{TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::{fs::File, io::AsyncReadExt, runtime::Handle, sync::oneshot};
 use tokio_util::task::TaskTracker;
@@ -109,7 +109,9 @@ impl Upload {
         let chunks = stream::try_unfold(&mut source, |source| async move {
             let part = source.next(uri).await?;
             Ok::<_, ObjectError>(part.map(|part| (part, source)))
-        });
+        })
+        // Boxed, or callers cannot prove that the whole future is `Send`.
+        .boxed();
         let mut parts: Vec<CompletedPart> = chunks
             .map_ok(|(number, content)| self.send_part(number, content))
             .try_buffer_unordered(IN_FLIGHT)

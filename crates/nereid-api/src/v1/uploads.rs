@@ -12,7 +12,7 @@ use nereid_objects::{ObjectError, PutOptions, S3Uri};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tempfile::{NamedTempFile, TempPath};
-use tokio::{io::AsyncWriteExt, runtime::Handle};
+use tokio::io::AsyncWriteExt;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -164,14 +164,10 @@ async fn store(
         sha256: Some(received.sha256.clone()),
         ..PutOptions::create_only()
     };
-    let (objects, target) = (state.objects.clone(), uri.clone());
-    let path = received.path.to_path_buf();
-    let runtime = Handle::current();
-    // Driven by a thread of its own: the compiler cannot see that this future may change threads.
-    let upload = move || runtime.block_on(objects.upload_file(&target, &path, &options));
-    match tokio::task::spawn_blocking(upload)
+    match state
+        .objects
+        .upload_file(&uri, &received.path, &options)
         .await
-        .map_err(Problem::internal)?
     {
         // The key holds the content's digest: what is there already is the same file.
         Ok(_) | Err(ObjectError::PreconditionFailed { .. }) => Ok(uri),
