@@ -194,16 +194,14 @@ impl Db {
 
     pub async fn stop(&self, id: JobId) -> Result<Job, StoreError> {
         let mut tx = self.write().await;
-        let job = tx.stop_job(id).await?;
-        tx.commit(200, &job).await?;
-        Ok(job)
+        let job = tx.stop_job(id).await;
+        end(tx, job).await
     }
 
     pub async fn retry(&self, id: JobId) -> Result<Job, StoreError> {
         let mut tx = self.write().await;
-        let job = tx.retry_job(id).await?;
-        tx.commit(200, &job).await?;
-        Ok(job)
+        let job = tx.retry_job(id).await;
+        end(tx, job).await
     }
 
     pub async fn job(&self, id: JobId) -> Job {
@@ -313,5 +311,17 @@ pub fn code(error: &StoreError) -> &str {
         StoreError::IdempotencyInFlight => "in_flight",
         StoreError::IdempotencyMismatch => "mismatch",
         other => panic!("{other}"),
+    }
+}
+
+/// Commits what succeeded; what did not is undone before the test goes on, so that no lock of it
+/// lets a claim pass the job by.
+async fn end(tx: WriteTx, job: Result<Job, StoreError>) -> Result<Job, StoreError> {
+    match job {
+        Ok(job) => tx.commit(200, &job).await.map(|()| job),
+        Err(e) => {
+            tx.rollback().await?;
+            Err(e)
+        }
     }
 }
