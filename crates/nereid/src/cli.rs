@@ -94,9 +94,9 @@ pub struct DevArgs {
     /// Port of the embedded S3; 0 picks a free one.
     #[arg(long, default_value_t = 9000)]
     pub s3_port: u16,
-    /// Jobs run at the same time.
-    #[arg(long, default_value_t = 1)]
-    pub slots: u32,
+    /// Jobs run at the same time; overrides the configuration.
+    #[arg(long)]
+    pub slots: Option<u32>,
     /// End when the demo is through instead of serving on.
     #[arg(long, hide = true)]
     pub exit_when_done: bool,

@@ -118,7 +118,7 @@ impl Dev {
         self.listening = Some(listening);
         let mut settings = super::worker::settings(config);
         settings.data_dir = self.data_dir.join("worker");
-        settings.slots = args.slots;
+        settings.slots = args.slots.unwrap_or(settings.slots);
         let (store, engine) = (self.store.clone(), nereid_engine::engine());
         let clock = Arc::new(SystemClock);
         let worker = Worker::new(
