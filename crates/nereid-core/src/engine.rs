@@ -3,7 +3,11 @@
 //! All calls block and compute: callers run them off the async threads. Implementations know
 //! nothing of S3 or Postgres; bytes come through [`DataFiles`] and results go into folders.
 
-use std::{io::Read, path::Path, sync::Arc};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use thiserror::Error;
 
@@ -41,6 +45,15 @@ pub enum EngineError {
     /// The caller's [`Directive`] ended the work.
     #[error("stopped as asked")]
     Stopped,
+    /// The snapshot to go on from cannot be restored; an older one may be.
+    #[error("saved state: {0}")]
+    BadState(String),
+    /// There is less memory than the work needs.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// The process that did the work died.
+    #[error("{0}")]
+    Crashed(String),
     /// Reading data or writing results failed.
     #[error("{context}: {source}")]
     Io {
@@ -63,8 +76,13 @@ impl EngineError {
             Self::Diverged { .. } => TerminationReason::Diverged,
             Self::Parity(_) => TerminationReason::ParityFailed,
             Self::Stopped => TerminationReason::Cancelled,
+            Self::OutOfMemory(_) => TerminationReason::OutOfMemory,
+            Self::Crashed(_) => TerminationReason::Crashed,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                TerminationReason::DiskFull
+            }
             Self::Io { .. } => TerminationReason::Unavailable,
-            Self::Internal(_) => TerminationReason::Internal,
+            Self::BadState(_) | Self::Internal(_) => TerminationReason::Internal,
         }
     }
 }
@@ -145,18 +163,23 @@ pub struct TrainTask<'a> {
     pub test: Option<DataInput>,
     /// What to compute on.
     pub device: DeviceKind,
-    /// State to go on from.
-    pub resume: Option<Vec<u8>>,
+    /// File of a snapshot to go on from.
+    pub resume: Option<&'a Path>,
+    /// Folder for snapshots.
+    pub scratch: &'a Path,
     /// Empty folder for the files to publish.
     pub output: &'a Path,
 }
 
 /// State of a training at a step, enough to go on elsewhere.
+///
+/// Whoever gets one owns its file and deletes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Steps done.
     pub step: u64,
-    /// Opaque to everyone but the engine that wrote it.
-    pub bytes: Vec<u8>,
+    /// Complete file; opaque to everyone but the engine that wrote it.
+    pub path: PathBuf,
 }
 
 /// Where a running training reports to and takes directions from.
@@ -171,7 +194,7 @@ pub trait Monitor: Send {
     fn metrics(&mut self, point: MetricPoint);
     /// A line for the job's log.
     fn log(&mut self, level: LogLevel, message: String);
-    /// A checkpoint is due and was taken.
+    /// A snapshot was taken and its file is complete.
     fn checkpoint(&mut self, snapshot: Snapshot);
     /// What to do; asked after each batch.
     fn directive(&mut self) -> Directive;

@@ -20,8 +20,8 @@ words! {
         PhaseChanged = "phase_changed",
         /// Training came on.
         Progress = "progress",
-        /// A client asked to stop.
-        StopRequested = "stop_requested",
+        /// A client asked something of a running job.
+        Requested = "requested",
         /// A checkpoint was stored.
         Checkpointed = "checkpointed",
         /// A model version was published.

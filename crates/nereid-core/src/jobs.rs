@@ -3,6 +3,7 @@
 mod attempt;
 mod status;
 mod submission;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::{
-    attempt::{Attempt, CheckpointRef, Claim, Directive, Fence},
-    status::{JobKind, JobPhase, JobStatus, TerminationReason, retry_delay},
+    attempt::{Attempt, CheckpointRef, Claim, Directive, Fence, Standing},
+    status::{
+        JobKind, JobPhase, JobRequest, JobStatus, Outcome, TerminationReason, after_attempt,
+        retry_delay,
+    },
     submission::{JobOptions, JobSpec, NewJob, check_tags},
+    waiting::{WaitReason, Waiting},
 };
 pub use crate::words::UnknownWord;
 use crate::{
@@ -68,6 +73,8 @@ pub enum JobResult {
         /// Number of the version.
         version: u32,
     },
+    /// Nothing.
+    Noop {},
 }
 
 /// A job.
@@ -88,10 +95,16 @@ pub struct Job {
     /// What it is doing, while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<JobPhase>,
-    /// Whether a client has asked it to stop.
-    pub stop_requested: bool,
+    /// What a client has asked of it and its worker has not done yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested: Option<JobRequest>,
+    /// Why it waits; in the answer about a single queued job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
     /// Attempts used up so far.
     pub attempts: u32,
+    /// Attempts lost with their worker; they count against a limit of their own.
+    pub lease_losses: u32,
     /// How far it has come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,

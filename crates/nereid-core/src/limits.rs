@@ -46,6 +46,14 @@ pub const MAX_PAGE_SIZE: u32 = 200;
 pub const DEFAULT_PAGE_SIZE: u32 = 50;
 /// Most attempts of one job.
 pub const MAX_ATTEMPTS: u32 = 20;
+/// Most attempts of one job that may be lost with their workers.
+pub const MAX_LEASE_LOSSES: u32 = 20;
+/// Longest running or waiting time that a job may ask for, in seconds.
+pub const MAX_JOB_SECONDS: u32 = 31_536_000;
+/// Longest time that a no-op job does nothing, in seconds.
+pub const MAX_NOOP_SECONDS: f64 = 86_400.0;
+/// Checkpoints kept per job: the newest, and some to fall back on.
+pub const KEPT_CHECKPOINTS: usize = 3;
 /// Highest priority; 0 is the lowest and 50 the default.
 pub const MAX_PRIORITY: u8 = 100;
 /// Most replicas of one variant.

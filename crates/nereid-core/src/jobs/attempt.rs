@@ -1,10 +1,12 @@
 //! Attempts at a job: the fence of their writes, what a worker gets, what it is told.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{JobSpec, TerminationReason};
+use super::{JobRequest, JobSpec, TerminationReason};
 use crate::ids::{ClaimId, JobId, ProjectId, WorkerId};
 
 /// One try at a job.
@@ -49,8 +51,12 @@ pub struct Claim {
     pub spec: JobSpec,
     /// Attempts used up before this one.
     pub attempts: u32,
-    /// Pointer to the newest checkpoint of an earlier attempt.
-    pub checkpoint: Option<CheckpointRef>,
+    /// What a client asked before the claim: a job to stop with its model runs once more.
+    pub requested: Option<JobRequest>,
+    /// Time the job may still run, if it is limited.
+    pub runtime_left: Option<Duration>,
+    /// Checkpoints of earlier attempts, the newest first.
+    pub checkpoints: Vec<CheckpointRef>,
 }
 
 /// Where a checkpoint lies.
@@ -66,13 +72,25 @@ pub struct CheckpointRef {
     pub step: u64,
 }
 
-/// What the control plane wants of a running attempt; carried down by heartbeats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is wanted of work under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Directive {
     /// Go on.
     Continue,
-    /// Stop: a client asked.
+    /// End the training here, then evaluate and write the model as if it were complete.
+    Finish,
+    /// Take a last snapshot and return: another attempt goes on from it.
+    Suspend,
+    /// Return at once, without a snapshot.
     Stop,
-    /// The attempt is no longer current: stop at once and write nothing.
+}
+
+/// What a heartbeat brings back of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is current; this is what a client asks of the job.
+    Current(Option<JobRequest>),
+    /// It is no longer current: stop at once and write nothing.
     Lost,
 }

@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 use super::JobKind;
 use crate::{
     Name, limits,
-    spec::{DeploySpec, TrainSpec},
+    spec::{DeploySpec, NoopSpec, TrainSpec},
     validation::{ObjectReader, Violations},
+    workers::DeviceKind,
 };
 
 /// The validated spec of a job.
@@ -25,6 +26,8 @@ pub enum JobSpec {
     Train(TrainSpec),
     /// Optimises a model version and serves it behind an endpoint.
     Deploy(DeploySpec),
+    /// Does nothing for a while: tries out and measures the queue.
+    Noop(NoopSpec),
 }
 
 impl JobSpec {
@@ -34,15 +37,17 @@ impl JobSpec {
         match self {
             Self::Train(_) => JobKind::Train,
             Self::Deploy(_) => JobKind::Deploy,
+            Self::Noop(_) => JobKind::Noop,
         }
     }
 
-    /// Returns the model the job is about.
+    /// Returns the model the job is about, if it is about one.
     #[must_use]
-    pub const fn model(&self) -> &Name {
+    pub const fn model(&self) -> Option<&Name> {
         match self {
-            Self::Train(s) => &s.model,
-            Self::Deploy(s) => &s.model,
+            Self::Train(s) => Some(&s.model),
+            Self::Deploy(s) => Some(&s.model),
+            Self::Noop(_) => None,
         }
     }
 }
@@ -61,6 +66,20 @@ pub struct JobOptions {
     #[serde(default = "default_attempts")]
     #[schema(minimum = 1, maximum = 20)]
     pub max_attempts: u32,
+    /// What the job has to be computed on; on anything unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<DeviceKind>,
+    /// Labels that a worker must have to take the job.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub worker_labels: BTreeMap<String, String>,
+    /// Longest time the job may run, all attempts together, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_536_000)]
+    pub max_runtime_seconds: Option<u32>,
+    /// Longest time the job may wait for a worker each time it is queued, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 31_536_000)]
+    pub max_queue_seconds: Option<u32>,
 }
 
 const fn default_priority() -> u8 {
@@ -76,6 +95,10 @@ impl Default for JobOptions {
             labels: BTreeMap::new(),
             priority: default_priority(),
             max_attempts: default_attempts(),
+            device: None,
+            worker_labels: BTreeMap::new(),
+            max_runtime_seconds: None,
+            max_queue_seconds: None,
         }
     }
 }
@@ -112,6 +135,7 @@ impl NewJob {
         let spec = r.required_with("spec", |value, at, v| match kind {
             Some(JobKind::Train) => TrainSpec::read(value, at, v).map(JobSpec::Train),
             Some(JobKind::Deploy) => DeploySpec::read(value, at, v).map(JobSpec::Deploy),
+            Some(JobKind::Noop) => NoopSpec::read(value, at, v).map(JobSpec::Noop),
             None => None,
         });
         r.finish();
@@ -130,16 +154,26 @@ impl JobOptions {
             labels: r.optional("labels").unwrap_or_default(),
             priority: r.optional("priority").unwrap_or(defaults.priority),
             max_attempts: r.optional("max_attempts").unwrap_or(defaults.max_attempts),
+            device: r.optional("device"),
+            worker_labels: r.optional("worker_labels").unwrap_or_default(),
+            max_runtime_seconds: r.optional("max_runtime_seconds"),
+            max_queue_seconds: r.optional("max_queue_seconds"),
         };
-        let at = [
-            r.pointer_to("labels"),
-            r.pointer_to("priority"),
-            r.pointer_to("max_attempts"),
+        let at = |field: &str| r.pointer_to(field);
+        let (labels, worker_labels) = (at("labels"), at("worker_labels"));
+        let (priority, attempts) = (at("priority"), at("max_attempts"));
+        let times = [
+            (at("max_runtime_seconds"), options.max_runtime_seconds),
+            (at("max_queue_seconds"), options.max_queue_seconds),
         ];
         let v = r.violations();
-        check_tags(&options.labels, &at[0], v);
-        v.check_range(&at[1], options.priority, 0, limits::MAX_PRIORITY);
-        v.check_range(&at[2], options.max_attempts, 1, limits::MAX_ATTEMPTS);
+        check_tags(&options.labels, &labels, v);
+        check_tags(&options.worker_labels, &worker_labels, v);
+        v.check_range(&priority, options.priority, 0, limits::MAX_PRIORITY);
+        v.check_range(&attempts, options.max_attempts, 1, limits::MAX_ATTEMPTS);
+        for (pointer, seconds) in times {
+            v.check_range(&pointer, seconds.unwrap_or(1), 1, limits::MAX_JOB_SECONDS);
+        }
         options
     }
 }
