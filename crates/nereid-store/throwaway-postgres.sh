@@ -5,6 +5,7 @@
 #
 # Postgres is looked for in NEREID_PG_BIN, PATH and /usr/lib/postgresql. It listens on a Unix
 # socket only, and anybody who reaches that is user nereid.
+# With POSTGRES_DURABLE set it keeps its default durability, for who measures.
 # shellcheck shell=bash
 
 find_postgres() {
@@ -32,6 +33,10 @@ unprivileged() {
 }
 
 start_postgres() {
+    local speed="-c fsync=off"
+    if [[ -n ${POSTGRES_DURABLE-} ]]; then
+        speed=""
+    fi
     POSTGRES_BIN=$(find_postgres)
     POSTGRES_SOCKET=$1
     mkdir "$1"
@@ -44,7 +49,7 @@ start_postgres() {
         unprivileged "$POSTGRES_BIN/initdb" -D "$1/data" -U nereid -A trust -E UTF8 \
             --locale=C --no-sync >/dev/null
         unprivileged "$POSTGRES_BIN/pg_ctl" -D "$1/data" -l "$1/log" -w start \
-            -o "-c fsync=off -c listen_addresses='' -c unix_socket_directories=$1" >/dev/null
+            -o "$speed -c listen_addresses='' -c unix_socket_directories=$1" >/dev/null
     ) || {
         echo "Postgres did not start:" >&2
         tail -n 20 "$1/log" >&2 || true

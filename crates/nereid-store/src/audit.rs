@@ -1,13 +1,12 @@
 //! The audit log: who changed what, written in the transaction of the change.
 
 use nereid_core::ids::{KeyId, ProjectId};
-use sqlx::PgConnection;
 
-use crate::StoreError;
+use crate::{StoreError, connection::Tx};
 
 /// Records a change.
 pub(crate) async fn record(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     actor: Option<KeyId>,
     action: &str,

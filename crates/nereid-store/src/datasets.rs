@@ -129,7 +129,7 @@ impl WriteTx {
             new.description.as_deref(),
             rows::json(&new.tags)?
         )
-        .fetch_one(&mut *self.tx)
+        .fetch_one(&mut self.tx)
         .await?;
         self.audit("register", &format!("dataset/{}", new.name))
             .await?;
@@ -138,7 +138,7 @@ impl WriteTx {
             dataset,
             new.digest
         )
-        .fetch_optional(&mut *self.tx)
+        .fetch_optional(&mut self.tx)
         .await?;
         let version = match existing {
             Some(version) => version,
@@ -152,7 +152,7 @@ impl WriteTx {
             dataset,
             version
         );
-        row.fetch_one(&mut *self.tx).await?.try_into()
+        row.fetch_one(&mut self.tx).await?.try_into()
     }
 
     async fn insert_dataset_version(
@@ -176,7 +176,7 @@ impl WriteTx {
             rows::json(&new.inspection.statistics)?,
             rows::json(&new.inspection.preview)?
         );
-        Ok(insert.fetch_one(&mut *self.tx).await?)
+        Ok(insert.fetch_one(&mut self.tx).await?)
     }
 }
 
@@ -300,7 +300,7 @@ impl Store {
         page.page(rows, |r| r.name.clone(), TryInto::try_into)
     }
 
-    /// Refused (Conflict `in_use`) while a queued or running job reads it. Lineage of models keeps their copy of what they need.
+    /// Refused (Conflict `in_use`) while a job that has not ended reads it. Lineage of models keeps their copy of what they need.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] `in_use`.
@@ -311,7 +311,7 @@ impl Store {
             project.0,
             name.as_str()
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?
         .ok_or_else(|| StoreError::not_found(ResourceKind::Dataset, name))?;
         // Waits for submissions under way, which lock the versions they name.
@@ -319,13 +319,14 @@ impl Store {
             "SELECT id FROM dataset_versions WHERE dataset_id = $1 AND deleted_at IS NULL ORDER BY id FOR UPDATE",
             dataset
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?;
         let reader = sqlx::query_scalar!(
-            "SELECT i.job_id FROM job_inputs i JOIN job_leases l USING (job_id) WHERE i.dataset_version_id = ANY ($1) LIMIT 1",
+            "SELECT i.job_id FROM job_inputs i JOIN jobs j ON j.id = i.job_id
+             WHERE i.dataset_version_id = ANY ($1) AND j.status IN ('queued', 'running', 'paused') LIMIT 1",
             &versions
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?;
         if let Some(job) = reader {
             let what = format!("job {job} reads dataset {name}; stop it or wait for its end");
@@ -335,7 +336,7 @@ impl Store {
             "UPDATE dataset_versions SET deleted_at = now() WHERE id = ANY ($1)",
             &versions
         )
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         let resource = format!("dataset/{name}");
         audit::record(&mut tx, project, self.actor, "delete", &resource).await?;

@@ -8,11 +8,11 @@ use nereid_core::{
     endpoints::{Endpoint, EndpointSpec, Replica, Variant, VariantSpec},
     ids::{EndpointId, ProjectId},
 };
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Page, PageRequest, ResourceKind, Store, StoreError, WriteTx, audit, notify::Wake, rows::Row,
+    Page, PageRequest, ResourceKind, Store, StoreError, WriteTx, audit, connection::Tx,
+    notify::Wake, rows::Row,
 };
 
 pub(crate) mod generations;
@@ -120,7 +120,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn endpoint(&self, project: ProjectId, name: &Name) -> Result<Endpoint, StoreError> {
-        read_endpoint(&mut *self.pool.acquire().await?, project, name).await
+        read_endpoint(&mut self.pool.begin().await?, project, name).await
     }
 
     /// Lists the endpoints of a project by name.
@@ -133,7 +133,7 @@ impl Store {
         page: &PageRequest,
     ) -> Result<Page<Endpoint>, StoreError> {
         let after = page.position::<Name>()?;
-        let mut conn = self.pool.acquire().await?;
+        let mut tx = self.pool.begin().await?;
         let rows = sqlx::query_as!(
             EndpointRow,
             "SELECT id, name, status, generation, serving_generation, created_at, updated_at
@@ -144,11 +144,11 @@ impl Store {
             after.as_ref().map(Name::as_str),
             page.limit()
         )
-        .fetch_all(&mut *conn)
+        .fetch_all(&mut tx)
         .await?;
         let page = page.page(rows, |r| r.name.clone(), Ok)?;
         Ok(Page {
-            items: with_variants(&mut conn, page.items).await?,
+            items: with_variants(&mut tx, page.items).await?,
             next: page.next,
         })
     }
@@ -164,7 +164,7 @@ impl Store {
             project.0,
             name.as_str()
         )
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         if deleted.rows_affected() == 0 {
             return Err(StoreError::not_found(ResourceKind::Endpoint, name));
@@ -178,7 +178,7 @@ impl Store {
 }
 
 async fn read_endpoint(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     name: &Name,
 ) -> Result<Endpoint, StoreError> {
@@ -199,7 +199,7 @@ async fn read_endpoint(
 
 /// Adds the variants of each endpoint's newest generation, with their replicas.
 async fn with_variants(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     endpoints: Vec<EndpointRow>,
 ) -> Result<Vec<Endpoint>, StoreError> {
     let ids: Vec<Uuid> = endpoints.iter().map(|e| e.id).collect();
@@ -242,7 +242,7 @@ async fn with_variants(
 }
 
 async fn read_replicas(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     variants: &[Uuid],
 ) -> Result<HashMap<Uuid, Vec<Replica>>, StoreError> {
     let rows = sqlx::query!(

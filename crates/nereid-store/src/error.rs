@@ -132,9 +132,10 @@ impl StoreError {
                 | sqlx::Error::WorkerCrashed
                 | sqlx::Error::Tls(_) => true,
                 // Classes 08 (connection), 53 (resources), 57 (operator intervention) and 40
-                // (rollback: serialisation failure, deadlock) of appendix A of Postgres' manual.
+                // (rollback: serialisation failure, deadlock) of appendix A of Postgres' manual; 55P03
+                // is a lock that somebody holds for too long, 25P03 a transaction idle for too long.
                 sqlx::Error::Database(d) => d.code().is_some_and(|c| {
-                    ["08", "53", "57", "40"]
+                    ["08", "53", "57", "40", "55P03", "25P03"]
                         .iter()
                         .any(|class| c.starts_with(class))
                 }),

@@ -1,8 +1,8 @@
 //! What can be watched of a job.
 //!
-//! `data` of an event by kind: `submitted` {kind, model}; `status_changed` {status, reason?,
+//! `data` of an event by kind: `submitted` {kind, model?}; `status_changed` {status, reason?,
 //! message?, epoch? and `worker_id`? (running)}; `phase_changed` {phase}; `progress` as
-//! [`Progress`](nereid_core::jobs::Progress); `stop_requested` {}; `checkpointed` {step, bytes};
+//! [`Progress`](nereid_core::jobs::Progress); `requested` {request}; `checkpointed` {step, bytes};
 //! `published` {model, version}.
 
 use chrono::{DateTime, Utc};
@@ -11,13 +11,12 @@ use nereid_core::{
     ids::{JobId, ProjectId},
 };
 use serde_json::Value;
-use sqlx::PgConnection;
 
-use crate::{Page, PageRequest, ResourceKind, Store, StoreError, rows::Row};
+use crate::{Page, PageRequest, ResourceKind, Store, StoreError, connection::Tx, rows::Row};
 
 /// Appends an event to a job, whose row stays locked so that numbers have no gaps.
 pub(crate) async fn append_event(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     job: JobId,
     kind: EventKind,
     data: &Value,

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     Store, audit,
+    connection::Tx,
     error::StoreError,
     notify::{Pending, Wake},
     rows::{self, Row},
@@ -46,7 +47,7 @@ pub enum Begun {
 /// `keys`), so that change and stored response commit together.
 #[derive(Debug)]
 pub struct WriteTx {
-    pub(crate) tx: sqlx::Transaction<'static, sqlx::Postgres>,
+    pub(crate) tx: Tx,
     pub(crate) project: ProjectId,
     pub(crate) key: Option<IdempotencyKey>,
     actor: Option<KeyId>,
@@ -110,7 +111,7 @@ impl WriteTx {
                 i32::from(status),
                 rows::json(body)?
             )
-            .execute(&mut *self.tx)
+            .execute(&mut self.tx)
             .await?;
         }
         self.tx.commit().await?;
@@ -147,7 +148,7 @@ impl WriteTx {
             self.project.to_string(),
             key.key
         )
-        .fetch_one(&mut *self.tx)
+        .fetch_one(&mut self.tx)
         .await?;
         if !locked {
             return Err(StoreError::IdempotencyInFlight);
@@ -157,7 +158,7 @@ impl WriteTx {
             self.project.0,
             key.key
         )
-        .fetch_optional(&mut *self.tx)
+        .fetch_optional(&mut self.tx)
         .await?;
         match row {
             None => Ok(None),

@@ -1,27 +1,29 @@
-//! Jobs as clients see them: submission, reading, stopping, retrying.
+//! Jobs as clients see them: submission and reading; what is asked of them is in `requests`.
 
 use chrono::{DateTime, Utc};
 use nereid_core::{
     Name,
-    events::EventKind,
     ids::{JobId, ProjectId},
-    jobs::{Attempt, Job, JobKind, JobOptions, JobSpec, JobStatus, NewJob, TerminationReason},
+    jobs::{Attempt, Job, JobKind, JobOptions, JobSpec, JobStatus, NewJob},
+    workers::DeviceKind,
 };
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use crate::{
     Page, PageRequest, ResourceKind, Store, StoreError, WriteTx,
-    events::append_event,
     notify::Wake,
     rows::{self, Row},
 };
 
 mod inputs;
+mod requests;
+pub(crate) mod submit;
 pub(crate) mod transitions;
+mod waiting;
 
-use transitions::{Change, transition};
+pub use submit::Submitted;
 
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
@@ -46,10 +48,15 @@ struct JobRow {
     labels: Value,
     priority: i32,
     max_attempts: i32,
+    device: Option<String>,
+    worker_labels: Value,
+    max_runtime_seconds: Option<i32>,
+    max_queue_seconds: Option<i32>,
     status: String,
     phase: Option<String>,
-    stop_requested: bool,
+    requested: Option<String>,
     attempts: i32,
+    lease_losses: i32,
     progress: Option<Value>,
     result: Option<Value>,
     error: Option<Value>,
@@ -73,11 +80,18 @@ impl TryFrom<JobRow> for Job {
                 labels: row.json("labels", r.labels)?,
                 priority: row.number("priority", r.priority)?,
                 max_attempts: row.number("max_attempts", r.max_attempts)?,
+                device: row.word_opt("device", r.device.as_deref())?,
+                worker_labels: row.json("worker_labels", r.worker_labels)?,
+                max_runtime_seconds: row
+                    .number_opt("max_runtime_seconds", r.max_runtime_seconds)?,
+                max_queue_seconds: row.number_opt("max_queue_seconds", r.max_queue_seconds)?,
             },
             status: row.word("status", &r.status)?,
             phase: row.word_opt("phase", r.phase.as_deref())?,
-            stop_requested: r.stop_requested,
+            requested: row.word_opt("requested", r.requested.as_deref())?,
+            waiting: None,
             attempts: row.number("attempts", r.attempts)?,
+            lease_losses: row.number("lease_losses", r.lease_losses)?,
             progress: row.json_opt("progress", r.progress)?,
             result: row.json_opt("result", r.result)?,
             error: row.json_opt("error", r.error)?,
@@ -94,7 +108,17 @@ pub(crate) fn read_spec(row: Row<'_>, kind: &str, spec: Value) -> Result<JobSpec
     Ok(match row.word("kind", kind)? {
         JobKind::Train => JobSpec::Train(row.json("spec", spec)?),
         JobKind::Deploy => JobSpec::Deploy(row.json("spec", spec)?),
+        JobKind::Noop => JobSpec::Noop(row.json("spec", spec)?),
     })
+}
+
+/// Writes a spec, whose kind has a column of its own.
+fn spec_document(spec: &JobSpec) -> Result<Value, StoreError> {
+    match spec {
+        JobSpec::Train(spec) => rows::json(spec),
+        JobSpec::Deploy(spec) => rows::json(spec),
+        JobSpec::Noop(spec) => rows::json(spec),
+    }
 }
 
 impl WriteTx {
@@ -107,131 +131,51 @@ impl WriteTx {
         let id = JobId::generate();
         let inputs = inputs::lock(&mut self.tx, self.project, &new.spec).await?;
         let (kind, model) = (new.spec.kind(), new.spec.model());
-        let spec = match &new.spec {
-            JobSpec::Train(spec) => rows::json(spec)?,
-            JobSpec::Deploy(spec) => rows::json(spec)?,
-        };
+        let mut submitted = json!({"kind": kind});
+        if let Some(model) = model {
+            submitted["model"] = json!(model);
+        }
+        let seconds = |limit: Option<u32>| limit.map(rows::bind::<_, i32>).transpose();
+        let options = &new.options;
         sqlx::query_file!(
             "queries/jobs/submit.sql",
             id.0,
             self.project.0,
             kind.as_str(),
             rows::bind::<_, i32>(nereid_core::spec::train::SPEC_VERSION)?,
-            spec,
-            model.as_str(),
+            spec_document(&new.spec)?,
+            model.map(Name::as_str),
             inputs.model_version,
             inputs.datasets.first().copied(),
-            rows::json(&new.options.labels)?,
-            i32::from(new.options.priority),
-            rows::bind::<_, i32>(new.options.max_attempts)?,
+            rows::json(&options.labels)?,
+            i32::from(options.priority),
+            rows::bind::<_, i32>(options.max_attempts)?,
+            options.device.map(DeviceKind::as_str),
+            rows::json(&options.worker_labels)?,
+            seconds(options.max_runtime_seconds)?,
+            seconds(options.max_queue_seconds)?,
             &inputs.datasets,
-            json!({"kind": kind, "model": model})
+            submitted
         )
-        .execute(&mut *self.tx)
+        .execute(&mut self.tx)
         .await?;
         self.audit("submit", &format!("job/{id}")).await?;
         self.wake(Wake::Queue);
         self.wake(Wake::Job(id));
         read_job(&mut self.tx, self.project, id).await
     }
-
-    /// Asks a job to stop: queued → stopped at once; running → its worker is told by its next heartbeat. Idempotent on a
-    /// job already asked; Conflict `job_final` on a final one.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] `job_final`.
-    pub async fn stop_job(&mut self, id: JobId) -> Result<Job, StoreError> {
-        let job = self.lock_job(id).await?;
-        if job.status.is_final() {
-            let what = format!("job {id} has ended already: it is {}", job.status);
-            return Err(StoreError::conflict("job_final", what));
-        }
-        if job.stop_requested {
-            return Ok(job);
-        }
-        self.audit("stop", &format!("job/{id}")).await?;
-        sqlx::query!("UPDATE jobs SET stop_requested = true WHERE id = $1", id.0)
-            .execute(&mut *self.tx)
-            .await?;
-        if job.status == JobStatus::Queued {
-            let stopped = Change::ended(TerminationReason::Cancelled, None, 0);
-            transition(&mut self.tx, id, &stopped).await?;
-            sqlx::query!("DELETE FROM job_leases WHERE job_id = $1", id.0)
-                .execute(&mut *self.tx)
-                .await?;
-        } else {
-            sqlx::query!(
-                "UPDATE job_leases SET stop_requested = true WHERE job_id = $1",
-                id.0
-            )
-            .execute(&mut *self.tx)
-            .await?;
-            append_event(&mut self.tx, id, EventKind::StopRequested, &json!({})).await?;
-        }
-        self.wake(Wake::Job(id));
-        read_job(&mut self.tx, self.project, id).await
-    }
-
-    /// Queues a failed or stopped job again with a fresh attempt budget; epoch goes on rising, checkpoint is kept.
-    /// Conflict `job_not_final` otherwise (succeeded: `job_succeeded`).
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], also if a dataset or model version of the job has been deleted;
-    /// [`StoreError::Conflict`] `job_not_final`, `job_succeeded`.
-    pub async fn retry_job(&mut self, id: JobId) -> Result<Job, StoreError> {
-        let job = self.lock_job(id).await?;
-        if job.status == JobStatus::Succeeded {
-            let what = format!("job {id} has succeeded; submit it anew to repeat it");
-            return Err(StoreError::conflict("job_succeeded", what));
-        }
-        if !job.status.is_final() {
-            let what = format!("job {id} has not ended: it is {}", job.status);
-            return Err(StoreError::conflict("job_not_final", what));
-        }
-        inputs::lock(&mut self.tx, self.project, &job.spec).await?;
-        transition(&mut self.tx, id, &Change::retried()).await?;
-        sqlx::query!(
-            "INSERT INTO job_leases (job_id, project_id, kind, state, sort_key, available_at, epoch)
-             SELECT id, project_id, kind, 'queued', now() - priority * interval '10 minutes', now(), epoch
-             FROM jobs WHERE id = $1",
-            id.0
-        )
-        .execute(&mut *self.tx)
-        .await?;
-        self.audit("retry", &format!("job/{id}")).await?;
-        self.wake(Wake::Queue);
-        self.wake(Wake::Job(id));
-        read_job(&mut self.tx, self.project, id).await
-    }
-
-    /// Locks a job for a transition, its queue row first as everybody does.
-    async fn lock_job(&mut self, id: JobId) -> Result<Job, StoreError> {
-        sqlx::query!(
-            "SELECT job_id FROM job_leases WHERE job_id = $1 FOR UPDATE",
-            id.0
-        )
-        .fetch_optional(&mut *self.tx)
-        .await?;
-        sqlx::query!(
-            "SELECT id FROM jobs WHERE id = $1 AND project_id = $2 FOR UPDATE",
-            id.0,
-            self.project.0
-        )
-        .fetch_optional(&mut *self.tx)
-        .await?;
-        read_job(&mut self.tx, self.project, id).await
-    }
 }
 
 pub(crate) async fn read_job(
-    conn: &mut PgConnection,
+    conn: impl PgExecutor<'_>,
     project: ProjectId,
     id: JobId,
 ) -> Result<Job, StoreError> {
     let row = sqlx::query_as!(
         JobRow,
-        "SELECT id, project_id, kind, spec, labels, priority, max_attempts, status, phase,
-             stop_requested, attempts, progress, result, error, termination_reason,
+        "SELECT id, project_id, kind, spec, labels, priority, max_attempts, device, worker_labels,
+             max_runtime_seconds, max_queue_seconds, status, phase, requested, attempts,
+             lease_losses, progress, result, error, termination_reason,
              created_at, started_at, finished_at
          FROM jobs WHERE project_id = $1 AND id = $2",
         project.0,
@@ -249,8 +193,9 @@ macro_rules! list_jobs {
     ($after:literal, $order:literal, $pool:expr, $($arg:expr),+ $(,)?) => {
         sqlx::query_as!(
             JobRow,
-            "SELECT id, project_id, kind, spec, labels, priority, max_attempts, status, phase,
-                 stop_requested, attempts, progress, result, error, termination_reason,
+            "SELECT id, project_id, kind, spec, labels, priority, max_attempts, device, worker_labels,
+                 max_runtime_seconds, max_queue_seconds, status, phase, requested, attempts,
+                 lease_losses, progress, result, error, termination_reason,
                  created_at, started_at, finished_at
              FROM jobs
              WHERE project_id = $1
@@ -270,12 +215,16 @@ macro_rules! list_jobs {
 }
 
 impl Store {
-    /// Reads a job.
+    /// Reads a job; of a queued one also why it waits.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn job(&self, project: ProjectId, id: JobId) -> Result<Job, StoreError> {
-        read_job(&mut *self.pool.acquire().await?, project, id).await
+        let mut job = read_job(&self.pool, project, id).await?;
+        if job.status == JobStatus::Queued {
+            job.waiting = self.waiting(&job).await?;
+        }
+        Ok(job)
     }
 
     /// Lists the jobs of a project that match the filter.

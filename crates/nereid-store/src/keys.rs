@@ -62,7 +62,7 @@ impl WriteTx {
             prefix,
             secret_sha256
         )
-        .fetch_one(&mut *self.tx)
+        .fetch_one(&mut self.tx)
         .await
         .map_err(StoreError::exists("api_keys_name", ResourceKind::Key, name))?;
         self.audit("create", &format!("key/{name}")).await?;
@@ -138,7 +138,7 @@ impl Store {
             project.0,
             id.0
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?
         .ok_or_else(|| StoreError::not_found(ResourceKind::Key, &id))?;
         audit::record(&mut tx, project, self.actor, "revoke", &format!("key/{id}")).await?;

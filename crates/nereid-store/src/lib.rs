@@ -4,10 +4,12 @@
 //! what comes out are the types of `nereid-core`.
 
 mod audit;
+mod connection;
 pub mod datasets;
 pub mod endpoints;
 pub mod error;
 pub mod events;
+mod group;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
@@ -16,6 +18,8 @@ pub mod notify;
 pub mod pages;
 pub mod queue;
 mod rows;
+mod schema;
+pub mod scratch;
 pub mod store;
 pub mod workers;
 

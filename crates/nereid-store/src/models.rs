@@ -9,11 +9,11 @@ use nereid_core::{
     models::{Model, ModelVersion},
 };
 use serde_json::Value;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
     Page, PageRequest, ResourceKind, Store, StoreError, audit,
+    connection::Tx,
     rows::{self, Row},
 };
 
@@ -205,7 +205,7 @@ impl Store {
             description,
             tags.map(rows::json).transpose()?
         )
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         if changed.rows_affected() == 0 {
             return Err(StoreError::not_found(ResourceKind::Model, name));
@@ -236,7 +236,7 @@ impl Store {
             i64::from(version),
             rows::json(tags)?
         )
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         if changed.rows_affected() == 0 {
             return Err(version_not_found(name, version));
@@ -247,7 +247,7 @@ impl Store {
         self.model_version(project, name, version).await
     }
 
-    /// Refused (Conflict `in_use`) while an endpoint's serving or newest generation, or a queued/running deploy job, uses it. Soft delete.
+    /// Refused (Conflict `in_use`) while an endpoint's serving or newest generation, or a deploy job that has not ended, uses it. Soft delete.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] `in_use`.
@@ -267,7 +267,7 @@ impl Store {
             name.as_str(),
             i64::from(version)
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?
         .ok_or_else(|| version_not_found(name, version))?;
         delete_versions(&mut tx, &[id]).await?;
@@ -287,21 +287,21 @@ impl Store {
             project.0,
             name.as_str()
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?
         .ok_or_else(|| StoreError::not_found(ResourceKind::Model, name))?;
         let versions = sqlx::query_scalar!(
             "SELECT id FROM model_versions WHERE model_id = $1 AND deleted_at IS NULL ORDER BY id FOR UPDATE",
             model
         )
-        .fetch_all(&mut *tx)
+        .fetch_all(&mut tx)
         .await?;
         let job = sqlx::query_scalar!(
-            "SELECT id FROM jobs WHERE project_id = $1 AND model = $2 AND status IN ('queued', 'running') LIMIT 1",
+            "SELECT id FROM jobs WHERE project_id = $1 AND model = $2 AND status IN ('queued', 'running', 'paused') LIMIT 1",
             project.0,
             name.as_str()
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?;
         if let Some(job) = job {
             let what = format!("job {job} works on model {name}; stop it or wait for its end");
@@ -309,7 +309,7 @@ impl Store {
         }
         delete_versions(&mut tx, &versions).await?;
         sqlx::query!("UPDATE models SET deleted_at = now() WHERE id = $1", model)
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         let resource = format!("model/{name}");
         audit::record(&mut tx, project, self.actor, "delete", &resource).await?;
@@ -318,7 +318,7 @@ impl Store {
 }
 
 /// Marks locked versions deleted unless one is in use.
-async fn delete_versions(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(), StoreError> {
+async fn delete_versions(conn: &mut Tx, ids: &[Uuid]) -> Result<(), StoreError> {
     let endpoint = sqlx::query_scalar!(
         "SELECT e.name FROM endpoint_variants v JOIN endpoints e ON e.id = v.endpoint_id
          WHERE v.model_version_id = ANY ($1) AND e.deleted_at IS NULL
@@ -333,7 +333,7 @@ async fn delete_versions(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(), St
         return Err(StoreError::conflict("in_use", what));
     }
     let job = sqlx::query_scalar!(
-        "SELECT id FROM jobs WHERE model_version_id = ANY ($1) AND status IN ('queued', 'running') LIMIT 1",
+        "SELECT id FROM jobs WHERE model_version_id = ANY ($1) AND status IN ('queued', 'running', 'paused') LIMIT 1",
         ids
     )
     .fetch_optional(&mut *conn)

@@ -15,11 +15,14 @@ use nereid_core::ids::JobId;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::{
     sync::{Notify, broadcast},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Store, StoreError};
+use crate::{
+    Store, StoreError,
+    connection::{answered, late},
+};
 
 /// Channel of all of Nereid's notifications.
 const CHANNEL: &str = "nereid";
@@ -27,8 +30,12 @@ const CHANNEL: &str = "nereid";
 const COALESCE: Duration = Duration::from_millis(5);
 /// Most wake-ups held; beyond, everybody is told to look at everything.
 const MAX_PENDING: usize = 4096;
+/// Jobs named in one payload, which Postgres limits to 8000 bytes.
+const JOBS_PER_PAYLOAD: usize = 200;
 /// Wake-ups that a slow subscriber may lag behind before it misses some.
 const SUBSCRIBER_BUFFER: usize = 1024;
+/// Longest silence of the LISTEN connection before it is asked for a sign of life.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Longest pause between two attempts to connect.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -46,24 +53,33 @@ pub enum Wake {
 }
 
 impl Wake {
-    fn payload(&self) -> String {
-        match self {
-            Self::Queue => "queue".to_owned(),
-            Self::Job(id) => format!("job:{id}"),
-            Self::Endpoints => "endpoints".to_owned(),
-            Self::Resync => "resync".to_owned(),
+    /// Writes wake-ups down, as many jobs to a payload as fit.
+    fn payloads(wakes: &HashSet<Self>) -> Vec<String> {
+        let mut jobs = Vec::new();
+        let mut payloads = Vec::new();
+        for wake in wakes {
+            match wake {
+                Self::Queue => payloads.push("queue".to_owned()),
+                Self::Job(id) => jobs.push(id.to_string()),
+                Self::Endpoints => payloads.push("endpoints".to_owned()),
+                Self::Resync => payloads.push("resync".to_owned()),
+            }
         }
+        let packed = jobs.chunks(JOBS_PER_PAYLOAD);
+        payloads.extend(packed.map(|ids| format!("job:{}", ids.join(","))));
+        payloads
     }
 
     /// Reads a payload; one of a newer version that this one does not know asks to look at all.
-    fn parse(payload: &str) -> Self {
+    fn parse(payload: &str) -> Vec<Self> {
         match payload {
-            "queue" => Self::Queue,
-            "endpoints" => Self::Endpoints,
-            other => other
-                .strip_prefix("job:")
-                .and_then(|id| id.parse().ok())
-                .map_or(Self::Resync, Self::Job),
+            "queue" => vec![Self::Queue],
+            "endpoints" => vec![Self::Endpoints],
+            other => {
+                let ids = other.strip_prefix("job:").unwrap_or_default().split(',');
+                let jobs: Result<_, _> = ids.map(|id| id.parse().map(Self::Job)).collect();
+                jobs.unwrap_or_else(|_| vec![Self::Resync])
+            }
         }
     }
 }
@@ -149,14 +165,14 @@ impl Store {
     }
 
     async fn flush(&self) -> Result<(), StoreError> {
-        let payloads: Vec<String> = self.pending.take().iter().map(Wake::payload).collect();
+        let payloads = Wake::payloads(&self.pending.take());
         if !payloads.is_empty() {
             sqlx::query!(
                 "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload",
                 CHANNEL,
                 &payloads
             )
-            .execute(&self.pool)
+            .execute(&self.by_key)
             .await?;
         }
         Ok(())
@@ -184,18 +200,29 @@ impl Store {
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
-            .connect_with((*self.pool.connect_options()).clone())
+            .connect_with((*self.pool.inner().connect_options()).clone())
             .await?;
         let mut listener = PgListener::connect_with(&own).await?;
         listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
+        answered(listener.listen(CHANNEL)).await?;
         *backoff = COALESCE;
         // Nobody subscribed is no error; nor is it that something was missed until now.
         let _ = sender.send(Wake::Resync);
-        while let Some(notification) = listener.try_recv().await? {
-            let _ = sender.send(Wake::parse(notification.payload()));
+        loop {
+            match timeout(SILENCE, listener.try_recv()).await {
+                Ok(Ok(Some(notification))) => {
+                    for wake in Wake::parse(notification.payload()) {
+                        let _ = sender.send(wake);
+                    }
+                }
+                Ok(lost) => return Ok(lost.map(|_| ())?),
+                // Nothing to tell, or nobody there to tell it.
+                Err(_) => {
+                    let sign = sqlx::raw_sql("SELECT 1").execute(&mut listener);
+                    timeout(SILENCE, sign).await.map_err(|_| late())??;
+                }
+            }
         }
-        Ok(())
     }
 }
 
@@ -205,11 +232,16 @@ mod tests {
 
     #[test]
     fn wakes_round_trip_and_pile_up_to_a_bound() {
-        let job = Wake::Job(JobId::generate());
-        for wake in [Wake::Queue, Wake::Endpoints, Wake::Resync, job] {
-            assert_eq!(Wake::parse(&wake.payload()), wake);
+        let mut wakes = HashSet::from([Wake::Queue, Wake::Endpoints, Wake::Resync]);
+        wakes.extend((0..2 * JOBS_PER_PAYLOAD).map(|_| Wake::Job(JobId::generate())));
+        let payloads = Wake::payloads(&wakes);
+        assert_eq!(payloads.len(), 5);
+        assert!(payloads.iter().all(|p| p.len() < 8000));
+        let read: HashSet<Wake> = payloads.iter().flat_map(|p| Wake::parse(p)).collect();
+        assert_eq!(read, wakes);
+        for unknown in ["of a newer version", "job:", "job:7"] {
+            assert_eq!(Wake::parse(unknown), [Wake::Resync]);
         }
-        assert_eq!(Wake::parse("of a newer version"), Wake::Resync);
 
         let pending = Pending::default();
         for _ in 0..2 * MAX_PENDING {

@@ -3,7 +3,8 @@
 //! Every method that takes a [`Fence`] changes nothing and returns [`StoreError::LeaseLost`] once
 //! the attempt is no longer current. Leases expire by the database's clock. Whoever changes a job
 //! locks its row in `job_leases` first, then the one in `jobs`: no deadlocks, and under that lock
-//! nothing else about the job moves.
+//! nothing else about the job moves. What other processes depend on (claiming, renewing, reaping)
+//! is one statement each: a process that stands still between two would go on holding its locks.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,13 +18,20 @@ use serde_json::Value;
 
 use crate::{Store, StoreError, rows::Row};
 
+pub(crate) mod checkpoints;
 mod claim;
+pub(crate) mod complete;
 mod finish;
 mod heartbeat;
 mod lease;
+mod publish;
 mod reap;
+mod reaper;
 mod rollout;
+mod sweep;
 mod watch;
+
+pub use reaper::IDEMPOTENCY_WINDOW;
 
 /// What a worker can take.
 #[derive(Debug, Clone)]
@@ -36,6 +44,8 @@ pub struct ClaimRequest {
     pub limit: u32,
     /// How long the claim holds without a heartbeat.
     pub lease: Duration,
+    /// Kinds of jobs it knows: an older worker never gets a newer kind.
+    pub kinds: Vec<JobKind>,
 }
 
 /// One running attempt in a heartbeat.
@@ -56,7 +66,8 @@ pub struct AttemptEnd {
     pub reason: TerminationReason,
     /// What happened and, where known, what to do.
     pub message: String,
-    /// Seconds before the job may be claimed again, if it is tried again.
+    /// How long the job waits before it may be claimed again, if it is tried again. Ignored where nothing is wrong
+    /// with the job: after a drain, a pause, and the first lost lease.
     pub retry_delay: Duration,
 }
 
@@ -73,6 +84,8 @@ pub struct NewModelVersion {
     pub manifest: Manifest,
     /// Metrics that are no single number.
     pub reports: BTreeMap<String, Value>,
+    /// A client ended the training early: the job ends stopped, with this version as its result.
+    pub stopped_early: bool,
 }
 
 impl Store {

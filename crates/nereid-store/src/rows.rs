@@ -87,6 +87,19 @@ impl<'a> Row<'a> {
     {
         T::try_from(number).map_err(|e| self.corrupt(column, e))
     }
+
+    /// Reads a number that may be absent.
+    pub(crate) fn number_opt<N, T>(
+        self,
+        column: &'static str,
+        number: Option<N>,
+    ) -> Result<Option<T>, StoreError>
+    where
+        T: TryFrom<N>,
+        T::Error: std::error::Error + Send + Sync + 'static,
+    {
+        number.map(|n| self.number(column, n)).transpose()
+    }
 }
 
 /// Turns a number into the type of its column.

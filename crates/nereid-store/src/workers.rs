@@ -14,6 +14,15 @@ use crate::{
     rows::{self, Row},
 };
 
+/// What a worker calls its sessions in Postgres (`application_name`), by which others find them.
+#[must_use]
+pub fn session_name(worker: WorkerId) -> String {
+    format!("{SESSION_PREFIX}{worker}")
+}
+
+/// First part of the names of workers' sessions.
+pub(crate) const SESSION_PREFIX: &str = "nereid worker ";
+
 struct WorkerRow {
     id: Uuid,
     host: String,
@@ -111,11 +120,11 @@ impl Store {
             "UPDATE workers SET status = 'gone', retired_at = now() WHERE id = $1 RETURNING id",
             id.0
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?
         .ok_or_else(|| StoreError::not_found(ResourceKind::Worker, &id))?;
         sqlx::query!("DELETE FROM replicas WHERE worker_id = $1", id.0)
-            .execute(&mut *tx)
+            .execute(&mut tx)
             .await?;
         tx.commit().await?;
         self.notify(Wake::Endpoints);

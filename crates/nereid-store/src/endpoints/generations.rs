@@ -5,11 +5,11 @@ use nereid_core::{
     endpoints::{EndpointSpec, VariantSpec},
     ids::{EndpointId, JobId, ProjectId, VariantId},
 };
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
     ResourceKind, StoreError,
+    connection::Tx,
     models::version_not_found,
     rows::{self, Row},
 };
@@ -25,7 +25,7 @@ pub(crate) struct NewVariant {
 
 /// Finds the versions that `spec` names and locks them against deletion.
 pub(super) async fn resolve(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     spec: &EndpointSpec,
 ) -> Result<Vec<NewVariant>, StoreError> {
@@ -42,7 +42,7 @@ pub(super) async fn resolve(
 }
 
 async fn resolve_version(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     variant: &VariantSpec,
 ) -> Result<Uuid, StoreError> {
@@ -71,7 +71,7 @@ async fn resolve_version(
 
 /// Makes an endpoint in its first generation; none if the name is taken.
 pub(crate) async fn insert_endpoint(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     name: &Name,
 ) -> Result<Option<EndpointId>, StoreError> {
@@ -87,7 +87,7 @@ pub(crate) async fn insert_endpoint(
 
 /// Finds an endpoint and locks it.
 pub(crate) async fn find(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     name: &Name,
 ) -> Result<EndpointId, StoreError> {
@@ -104,7 +104,7 @@ pub(crate) async fn find(
 
 /// Adds a generation to a locked endpoint and returns its number.
 pub(crate) async fn add(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     endpoint: EndpointId,
     variants: &[NewVariant],
     job: Option<JobId>,
@@ -124,7 +124,7 @@ pub(crate) async fn add(
 
 /// Stores a generation and its variants.
 pub(crate) async fn insert(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     endpoint: EndpointId,
     generation: i32,
     variants: &[NewVariant],
@@ -163,7 +163,7 @@ pub(crate) async fn insert(
 
 /// Reads what the newest generation but one among those that served was.
 pub(super) async fn previous(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     endpoint: EndpointId,
 ) -> Result<Option<EndpointSpec>, StoreError> {
     let rows = sqlx::query!(

@@ -1,10 +1,9 @@
 //! Reconciliation: a worker takes on what is missing, lets go of what is not wanted any more.
 
 use nereid_core::{endpoints::Assignment, ids::WorkerId, workers::WorkerStatus};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{ResourceKind, Store, StoreError, notify::Wake, rows::Row};
+use crate::{ResourceKind, Store, StoreError, connection::Tx, notify::Wake, rows::Row};
 
 impl Store {
     /// Takes on missing replicas for this worker (guarded, at most one replica of a variant per worker unless no other
@@ -47,7 +46,7 @@ impl Store {
 }
 
 /// Locks the endpoints that lack replicas or are to advance, and that nobody else is busy with.
-async fn lock_unfinished(conn: &mut PgConnection) -> Result<Vec<Uuid>, StoreError> {
+async fn lock_unfinished(conn: &mut Tx) -> Result<Vec<Uuid>, StoreError> {
     let ids = sqlx::query_scalar!(
         "SELECT e.id FROM endpoints e
          WHERE e.deleted_at IS NULL AND (
@@ -63,11 +62,7 @@ async fn lock_unfinished(conn: &mut PgConnection) -> Result<Vec<Uuid>, StoreErro
 }
 
 /// Takes on this worker's share of what the locked endpoints lack.
-async fn take_on(
-    conn: &mut PgConnection,
-    worker: WorkerId,
-    endpoints: &[Uuid],
-) -> Result<u64, StoreError> {
+async fn take_on(conn: &mut Tx, worker: WorkerId, endpoints: &[Uuid]) -> Result<u64, StoreError> {
     let taken = sqlx::query_file!("queries/endpoints/take_on.sql", worker.0, endpoints)
         .execute(conn)
         .await?;
@@ -75,10 +70,7 @@ async fn take_on(
 }
 
 /// Shifts the traffic of locked endpoints whose newest generation is ready.
-pub(super) async fn advance(
-    conn: &mut PgConnection,
-    endpoints: &[Uuid],
-) -> Result<u64, StoreError> {
+pub(super) async fn advance(conn: &mut Tx, endpoints: &[Uuid]) -> Result<u64, StoreError> {
     let advanced = sqlx::query_file!("queries/endpoints/advance.sql", endpoints)
         .execute(conn)
         .await?;
@@ -86,7 +78,7 @@ pub(super) async fn advance(
 }
 
 /// Drains this worker's replicas that nothing needs, and forgets its failures of the past.
-async fn let_go(conn: &mut PgConnection, worker: WorkerId) -> Result<u64, StoreError> {
+async fn let_go(conn: &mut Tx, worker: WorkerId) -> Result<u64, StoreError> {
     let drained = sqlx::query_file!("queries/endpoints/drain.sql", worker.0)
         .execute(&mut *conn)
         .await?;
@@ -102,10 +94,7 @@ async fn let_go(conn: &mut PgConnection, worker: WorkerId) -> Result<u64, StoreE
     Ok(drained.rows_affected() + forgotten.rows_affected())
 }
 
-async fn assignments(
-    conn: &mut PgConnection,
-    worker: WorkerId,
-) -> Result<Vec<Assignment>, StoreError> {
+async fn assignments(conn: &mut Tx, worker: WorkerId) -> Result<Vec<Assignment>, StoreError> {
     let rows = sqlx::query!(
         r#"SELECT r.id, r.variant_id, r.status, m.id AS version, m.serving AS "serving?"
          FROM replicas r

@@ -4,11 +4,10 @@ use nereid_core::{
     endpoints::ReplicaStatus,
     ids::{ReplicaId, WorkerId},
 };
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::reconcile;
-use crate::{Store, StoreError, notify::Wake, rows};
+use crate::{Store, StoreError, connection::Tx, notify::Wake, rows};
 
 impl Store {
     /// Ready → also advances the endpoint's serving generation if all variants are ready now. Failed → error kept, endpoint status failed.
@@ -35,7 +34,7 @@ impl Store {
             status.as_str(),
             error.map(rows::clean)
         )
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         match status {
             ReplicaStatus::Ready => recover(&mut tx, endpoint).await?,
@@ -72,7 +71,7 @@ impl Store {
 
 /// Locks the endpoint of a replica: always before the replica itself, as reconciliation does.
 async fn lock_endpoint(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     replica: ReplicaId,
     worker: WorkerId,
 ) -> Result<Uuid, StoreError> {
@@ -91,7 +90,7 @@ async fn lock_endpoint(
 }
 
 /// A replica of the generation that serves is back.
-async fn recover(conn: &mut PgConnection, endpoint: Uuid) -> Result<(), StoreError> {
+async fn recover(conn: &mut Tx, endpoint: Uuid) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE endpoints SET status = 'in_service'
          WHERE id = $1 AND status = 'failed' AND serving_generation = generation",
@@ -103,11 +102,7 @@ async fn recover(conn: &mut PgConnection, endpoint: Uuid) -> Result<(), StoreErr
 }
 
 /// A replica cannot be loaded: the endpoint failed, unless its newest generation serves anyway.
-async fn fail(
-    conn: &mut PgConnection,
-    endpoint: Uuid,
-    replica: ReplicaId,
-) -> Result<(), StoreError> {
+async fn fail(conn: &mut Tx, endpoint: Uuid, replica: ReplicaId) -> Result<(), StoreError> {
     sqlx::query!(
         "UPDATE endpoints e SET status = 'failed'
          FROM replicas r JOIN endpoint_variants v ON v.id = r.variant_id

@@ -5,10 +5,9 @@ use nereid_core::{
     jobs::JobSpec,
     spec::{DatasetRef, DeploySpec, TrainSpec},
 };
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{ResourceKind, StoreError, models::version_not_found};
+use crate::{ResourceKind, StoreError, connection::Tx, models::version_not_found};
 
 /// What a job's spec names.
 #[derive(Default)]
@@ -21,18 +20,19 @@ pub(super) struct Inputs {
 
 /// Finds what `spec` names and locks it against deletion until the end of the transaction.
 pub(super) async fn lock(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     spec: &JobSpec,
 ) -> Result<Inputs, StoreError> {
     match spec {
         JobSpec::Train(spec) => lock_datasets(conn, project, spec).await,
         JobSpec::Deploy(spec) => lock_model_version(conn, project, spec).await,
+        JobSpec::Noop(_) => Ok(Inputs::default()),
     }
 }
 
 async fn lock_datasets(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     spec: &TrainSpec,
 ) -> Result<Inputs, StoreError> {
@@ -59,7 +59,7 @@ async fn lock_datasets(
 }
 
 async fn lock_dataset(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     dataset: &DatasetRef,
 ) -> Result<Uuid, StoreError> {
@@ -82,7 +82,7 @@ async fn lock_dataset(
 }
 
 async fn lock_model_version(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     project: ProjectId,
     spec: &DeploySpec,
 ) -> Result<Inputs, StoreError> {

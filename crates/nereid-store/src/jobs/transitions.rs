@@ -2,12 +2,28 @@
 
 use nereid_core::{
     ids::JobId,
-    jobs::{JobError, JobResult, JobStatus, TerminationReason},
+    jobs::{JobError, JobRequest, JobResult, JobStatus, TerminationReason},
 };
 use serde_json::{Map, Value};
-use sqlx::PgConnection;
 
-use crate::{StoreError, rows};
+use crate::{StoreError, connection::Tx, rows};
+
+/// What an attempt that ended has used up of its job's budgets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) attempts: i32,
+    pub(crate) lease_losses: i32,
+}
+
+impl Used {
+    /// What an attempt that ended for `reason` has used up.
+    pub(crate) fn by(reason: TerminationReason) -> Self {
+        Self {
+            attempts: reason.uses_up_attempt().into(),
+            lease_losses: (reason == TerminationReason::LeaseLost).into(),
+        }
+    }
+}
 
 /// A change of status and what comes with it.
 #[derive(Debug)]
@@ -17,40 +33,50 @@ pub(crate) struct Change {
     message: Option<String>,
     error: Option<JobError>,
     result: Option<JobResult>,
-    /// Attempts used up by what ended.
-    used: i32,
-    /// A client's retry: the budget starts afresh.
+    /// What is still asked of the job.
+    requested: Option<JobRequest>,
+    used: Used,
+    /// A client's retry: the budgets start afresh.
     fresh: bool,
 }
 
 impl Change {
-    /// A job that ended for `reason`, with what went wrong if something did.
-    pub(crate) fn ended(reason: TerminationReason, message: Option<&str>, used: i32) -> Self {
+    /// A job that has ended for `reason`, or stands still, with what went wrong if something did.
+    pub(crate) fn rest(reason: TerminationReason, message: Option<&str>, used: Used) -> Self {
         let to = reason.final_status();
         Self {
             error: error(reason, message).filter(|_| to == JobStatus::Failed),
             reason: Some(reason),
             message: message.map(str::to_owned),
-            ..Self::to(to, used)
+            used,
+            ..Self::into_status(to)
         }
     }
 
-    /// A job that did what it was asked to.
-    pub(crate) fn succeeded(result: JobResult) -> Self {
+    /// A job that ended with a result.
+    pub(crate) fn done(reason: TerminationReason, result: JobResult) -> Self {
         Self {
-            reason: Some(TerminationReason::Completed),
+            reason: Some(reason),
             result: Some(result),
-            ..Self::to(JobStatus::Succeeded, 1)
+            used: Used::by(reason),
+            ..Self::into_status(reason.final_status())
         }
     }
 
     /// A job that is tried again by itself.
-    pub(crate) fn requeued(reason: TerminationReason, message: &str, used: i32) -> Self {
+    pub(crate) fn requeued(
+        reason: TerminationReason,
+        message: &str,
+        used: Used,
+        requested: Option<JobRequest>,
+    ) -> Self {
         Self {
-            error: error(reason, Some(message)).filter(|_| reason.uses_up_attempt()),
+            error: error(reason, Some(message)).filter(|_| used != Used::default()),
             reason: Some(reason),
             message: Some(message.to_owned()),
-            ..Self::to(JobStatus::Queued, used)
+            requested,
+            used,
+            ..Self::into_status(JobStatus::Queued)
         }
     }
 
@@ -58,24 +84,38 @@ impl Change {
     pub(crate) fn retried() -> Self {
         Self {
             fresh: true,
-            ..Self::to(JobStatus::Queued, 0)
+            ..Self::into_status(JobStatus::Queued)
         }
     }
 
-    fn to(to: JobStatus, used: i32) -> Self {
+    /// A paused job that goes on, if only for what is `requested`.
+    pub(crate) fn resumed(requested: Option<JobRequest>) -> Self {
+        Self {
+            requested,
+            ..Self::into_status(JobStatus::Queued)
+        }
+    }
+
+    /// The status after the change.
+    pub(crate) const fn to(&self) -> JobStatus {
+        self.to
+    }
+
+    fn into_status(to: JobStatus) -> Self {
         Self {
             to,
             reason: None,
             message: None,
             error: None,
             result: None,
-            used,
+            requested: None,
+            used: Used::default(),
             fresh: false,
         }
     }
 
     /// Details of the event.
-    fn data(&self) -> Value {
+    pub(crate) fn data(&self) -> Value {
         let mut data = Map::new();
         data.insert("status".to_owned(), self.to.as_str().into());
         if let Some(reason) = self.reason {
@@ -101,7 +141,7 @@ pub(crate) fn sources(to: JobStatus) -> Vec<String> {
 
 /// Changes the status of a job whose queue row is locked, and records the event.
 pub(crate) async fn transition(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     job: JobId,
     change: &Change,
 ) -> Result<(), StoreError> {
@@ -112,12 +152,14 @@ pub(crate) async fn transition(
         change.to.as_str(),
         &sources(change.to),
         change.fresh,
-        change.used,
+        change.used.attempts,
         change.error.as_ref().map(rows::json).transpose()?,
         change.result.as_ref().map(rows::json).transpose()?,
         reason.map(TerminationReason::as_str),
         change.to.is_final(),
-        change.data()
+        change.data(),
+        change.requested.map(JobRequest::as_str),
+        change.used.lease_losses
     )
     .execute(conn)
     .await?;
@@ -136,6 +178,9 @@ mod tests {
     fn the_guard_of_a_statement_is_cores_table() {
         assert_eq!(sources(JobStatus::Running), ["queued"]);
         assert_eq!(sources(JobStatus::Succeeded), ["running"]);
-        assert_eq!(sources(JobStatus::Queued), ["running", "failed", "stopped"]);
+        assert_eq!(
+            sources(JobStatus::Queued),
+            ["running", "paused", "failed", "stopped"]
+        );
     }
 }

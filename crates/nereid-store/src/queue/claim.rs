@@ -1,22 +1,15 @@
-//! Claiming: a batch of jobs becomes running in one short transaction.
+//! Claiming: a batch of jobs becomes running by one statement.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
-use nereid_core::{
-    ids::ProjectId,
-    jobs::{Claim, Fence, JobStatus, TerminationReason},
-};
+use nereid_core::jobs::{Claim, Fence, JobKind, JobStatus, TerminationReason};
 use serde_json::Value;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{ClaimRequest, finish, lease::Lease};
+use super::{AttemptEnd, ClaimRequest};
 use crate::{
     Store, StoreError,
-    jobs::{
-        read_spec,
-        transitions::{Change, sources},
-    },
+    jobs::{read_spec, transitions::sources},
     notify::Wake,
     rows::Row,
 };
@@ -24,7 +17,8 @@ use crate::{
 impl Store {
     /// Claims up to `limit` jobs: raises epoch, draws claim id, records attempt and events.
     ///
-    /// A worker that is not active gets none.
+    /// Only jobs of the kinds that the worker knows and that its device and labels fit. A worker that is not active gets
+    /// none. If the answer is lost, what was claimed is handed back when the lease ends.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -32,115 +26,99 @@ impl Store {
         if request.limit == 0 {
             return Ok(Vec::new());
         }
-        let mut tx = self.pool.begin().await?;
-        let fences = pick(&mut tx, request).await?;
-        if fences.is_empty() {
-            return Ok(Vec::new());
+        let kinds: Vec<&str> = request.kinds.iter().map(|k| JobKind::as_str(*k)).collect();
+        let limit = i64::from(request.limit);
+        let mut rows = Vec::new();
+        // The second look reaches past what other claimers hold locked just now.
+        for look_at in [limit + 64, limit * 8 + 64] {
+            if rows.is_empty() {
+                rows = self.take(request, &kinds, look_at).await?;
+            }
         }
-        let claims = start(&mut tx, request.worker.0, &fences).await?;
-        tx.commit().await?;
-        for fence in fences {
+        let mut claims = Vec::with_capacity(rows.len());
+        for row in rows {
+            let fence = row.fence();
             self.notify(Wake::Job(fence.job));
+            match row.claim() {
+                Ok(claim) => claims.push(claim),
+                Err(e) => self.refuse(&fence, &e).await,
+            }
         }
         Ok(claims)
     }
-}
 
-/// Takes leases, in the order in which the jobs are to run.
-async fn pick(conn: &mut PgConnection, request: &ClaimRequest) -> Result<Vec<Fence>, StoreError> {
-    let mut rows = sqlx::query_file!(
-        "queries/queue/claim.sql",
-        request.worker.0,
-        request.device.as_str(),
-        i64::from(request.limit),
-        request.lease.as_secs_f64()
-    )
-    .fetch_all(conn)
-    .await?;
-    rows.sort_by_key(|r| (r.turn, r.sort_key, r.job_id));
-    Ok(rows
-        .into_iter()
-        .map(|r| Fence {
-            job: r.job_id.into(),
-            epoch: r.epoch,
-            claim: r.claim_id.into(),
-        })
-        .collect())
-}
+    /// Takes leases of the first jobs among `look_at` of each project.
+    async fn take(
+        &self,
+        request: &ClaimRequest,
+        kinds: &[&str],
+        look_at: i64,
+    ) -> Result<Vec<ClaimRow>, StoreError> {
+        let rows = sqlx::query_file_as!(
+            ClaimRow,
+            "queries/queue/claim.sql",
+            request.worker.0,
+            request.device.as_str(),
+            i64::from(request.limit),
+            request.lease.as_secs_f64(),
+            kinds as &[&str],
+            &sources(JobStatus::Running),
+            look_at
+        );
+        Ok(rows.fetch_all(&self.by_key).await?)
+    }
 
-/// Marks the jobs of new leases running and reads what their worker needs.
-async fn start(
-    conn: &mut PgConnection,
-    worker: Uuid,
-    fences: &[Fence],
-) -> Result<Vec<Claim>, StoreError> {
-    let ids: Vec<Uuid> = fences.iter().map(|f| f.job.0).collect();
-    let epochs: Vec<i64> = fences.iter().map(|f| f.epoch).collect();
-    let claims: Vec<Uuid> = fences.iter().map(|f| f.claim.0).collect();
-    let rows = sqlx::query_file_as!(
-        StartedRow,
-        "queries/queue/start.sql",
-        &ids,
-        &epochs,
-        &claims,
-        worker,
-        &sources(JobStatus::Running)
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    let mut started: HashMap<Uuid, StartedRow> = rows.into_iter().map(|r| (r.id, r)).collect();
-    let mut claimed = Vec::with_capacity(fences.len());
-    for fence in fences {
-        let Some(row) = started.remove(&fence.job.0) else {
-            let what = "a lease was queued, but its job was not";
-            return Err(Row::new("jobs", &fence.job).corrupt("status", what));
+    /// Fails a job that cannot be read: left alone, it would come back for ever.
+    async fn refuse(&self, fence: &Fence, error: &StoreError) {
+        tracing::error!(job = %fence.job, %error, "job cannot be read");
+        let end = AttemptEnd {
+            reason: TerminationReason::InvalidInput,
+            message: "this version of Nereid cannot read the stored job; see its log".to_owned(),
+            retry_delay: Duration::ZERO,
         };
-        let project = ProjectId(row.project_id);
-        match row.claim(fence) {
-            Ok(claim) => claimed.push(claim),
-            Err(e) => refuse(conn, fence, project, &e).await?,
+        if let Err(error) = self.end_attempt(fence, &end).await {
+            tracing::warn!(job = %fence.job, %error, "cannot end it either; its lease will");
         }
     }
-    Ok(claimed)
 }
 
-struct StartedRow {
+struct ClaimRow {
     id: Uuid,
     project_id: Uuid,
     kind: String,
     spec: Value,
     attempts: i32,
-    checkpoint: Option<Value>,
+    requested: Option<String>,
+    epoch: i64,
+    claim_id: Uuid,
+    runtime_left: Option<f64>,
+    checkpoints: Option<Value>,
 }
 
-impl StartedRow {
-    fn claim(self, fence: &Fence) -> Result<Claim, StoreError> {
+impl ClaimRow {
+    fn fence(&self) -> Fence {
+        Fence {
+            job: self.id.into(),
+            epoch: self.epoch,
+            claim: self.claim_id.into(),
+        }
+    }
+
+    fn claim(self) -> Result<Claim, StoreError> {
+        let fence = self.fence();
         let row = Row::new("jobs", &fence.job);
+        let checkpoints = row.json_opt("checkpoints", self.checkpoints)?;
         Ok(Claim {
-            fence: *fence,
+            fence,
             project: self.project_id.into(),
             spec: read_spec(row, &self.kind, self.spec)?,
             attempts: row.number("attempts", self.attempts)?,
-            checkpoint: row.json_opt("checkpoint", self.checkpoint)?,
+            requested: row.word_opt("requested", self.requested.as_deref())?,
+            // Below zero if the last attempt ran over.
+            runtime_left: self
+                .runtime_left
+                .map(|s| Duration::from_secs_f64(s.max(0.0))),
+            checkpoints: checkpoints.unwrap_or_default(),
         })
     }
-}
-
-/// Fails a job that cannot be read: rolling back would leave it at the head of the queue for ever.
-async fn refuse(
-    conn: &mut PgConnection,
-    fence: &Fence,
-    project: ProjectId,
-    error: &StoreError,
-) -> Result<(), StoreError> {
-    tracing::error!(job = %fence.job, %error, "job cannot be read");
-    let message = "this version of Nereid cannot read the stored job; see its log";
-    let lease = Lease {
-        fence: *fence,
-        project,
-        stop_requested: false,
-    };
-    let reason = TerminationReason::InvalidInput;
-    let failed = Change::ended(reason, Some(message), 1);
-    finish::close(conn, &lease, &failed, reason, Some(message), None).await
 }

@@ -1,92 +1,79 @@
-//! How attempts end: by publishing, by a finished deployment, or without success.
+//! How attempts end without a version: by a finished deployment, or without success.
 
 use std::time::Duration;
 
-use nereid_core::{
-    Name,
-    events::EventKind,
-    ids::{ModelId, ModelVersionId},
-    jobs::{Fence, JobResult, JobStatus, Published, TerminationReason},
+use nereid_core::jobs::{
+    Fence, JobRequest, JobResult, JobStatus, Outcome, TerminationReason, after_attempt,
 };
-use serde_json::json;
-use sqlx::PgConnection;
+use nereid_core::limits::MAX_LEASE_LOSSES;
 
 use super::{
-    AttemptEnd, NewModelVersion,
+    AttemptEnd, checkpoints,
+    complete::Completion,
     lease::{self, Lease, Require},
 };
 use crate::{
     Store, StoreError,
-    events::append_event,
-    jobs::transitions::{Change, transition},
+    connection::Tx,
+    jobs::transitions::{Change, Used, transition},
     notify::Wake,
-    rows::{self, Row},
+    rows,
 };
 
 impl Store {
-    /// Publishes a version and ends the job as succeeded, in one transaction; needs an unexpired lease. Creates the
-    /// model with its first version. Deletes of versions never give numbers back.
+    /// Ends a job that publishes nothing (deploy, no-op) as succeeded; needs an unexpired lease.
+    ///
+    /// Repeated by the attempt that has done it, succeeds again: so it may be repeated when its answer was lost.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`].
-    pub async fn publish_version(
-        &self,
-        fence: &Fence,
-        new: &NewModelVersion,
-    ) -> Result<Published, StoreError> {
-        let mut tx = self.pool.begin().await?;
-        let lease = lease::lock(&mut tx, fence, Require::Unexpired).await?;
-        let (published, model) = insert_version(&mut tx, &lease, new).await?;
-        let data = json!({"model": model, "version": published.version});
-        append_event(&mut tx, fence.job, EventKind::Published, &data).await?;
-        let done = Change::succeeded(JobResult::Train {
-            model,
-            version: published.version,
-            metrics: rows::finite(&new.manifest.metrics),
-        });
-        let reason = TerminationReason::Completed;
-        close(&mut tx, &lease, &done, reason, None, None).await?;
-        tx.commit().await?;
-        self.notify(Wake::Job(fence.job));
-        Ok(published)
-    }
-
-    /// Ends a deploy job as succeeded.
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseLost`].
-    pub async fn complete_deploy(
-        &self,
-        fence: &Fence,
-        result: &JobResult,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
-        let lease = lease::lock(&mut tx, fence, Require::Unexpired).await?;
-        let done = Change::succeeded(result.clone());
-        let reason = TerminationReason::Completed;
-        close(&mut tx, &lease, &done, reason, None, None).await?;
-        tx.commit().await?;
+    /// [`StoreError::LeaseLost`]; [`StoreError::Conflict`] `cancel_requested` if a client has cancelled the job.
+    pub async fn complete(&self, fence: &Fence, result: &JobResult) -> Result<(), StoreError> {
+        let completion = Completion {
+            fence: *fence,
+            result: result.clone(),
+        };
+        if !self.groups.completions.call(completion).await? {
+            self.complete_alone(fence, result).await?;
+        }
         self.notify(Wake::Job(fence.job));
         Ok(())
     }
 
-    /// Ends an attempt that did not succeed; returns the job's new status (queued again, failed or stopped), decided by
-    /// reason, `stop_requested` and the attempt budget.
+    /// The same, waiting for the lease and finding out why it may not.
+    async fn complete_alone(&self, fence: &Fence, result: &JobResult) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let lease = match lease::lock(&mut tx, fence, Require::Unexpired).await {
+            Err(StoreError::LeaseLost) if has_completed(&mut tx, fence).await? => return Ok(()),
+            lease => lease?,
+        };
+        lease.refuse_cancelled()?;
+        let reason = TerminationReason::Completed;
+        let done = Change::done(reason, result.clone());
+        close(&mut tx, &lease, &done, reason, None, None).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Ends an attempt that made nothing; returns where the job stands now (queued again, paused, failed or stopped),
+    /// decided by core's [`after_attempt`] from the reason, what a client asked, and the budgets.
+    ///
+    /// Repeated when its answer was lost, finds the lease gone: [`StoreError::LeaseLost`], with nothing left to do.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`]; [`StoreError::Conflict`] `invalid_transition` for reason `completed`.
+    /// [`StoreError::LeaseLost`]; [`StoreError::Conflict`] `invalid_transition` for a reason that comes with a result.
     pub async fn end_attempt(
         &self,
         fence: &Fence,
         end: &AttemptEnd,
     ) -> Result<JobStatus, StoreError> {
-        if end.reason == TerminationReason::Completed {
-            let what = "an attempt that completed ends by publishing or completing its deployment";
+        use TerminationReason::{Completed, StoppedEarly};
+        if matches!(end.reason, Completed | StoppedEarly) {
+            let what = "an attempt that made something ends by publishing or completing it";
             return Err(StoreError::conflict("invalid_transition", what));
         }
         let mut tx = self.pool.begin().await?;
         let lease = lease::lock(&mut tx, fence, Require::Current).await?;
-        let status = end_without_success(&mut tx, &lease, end).await?;
+        let status = end_without_result(&mut tx, &lease, end).await?;
         tx.commit().await?;
         self.notify(Wake::Job(fence.job));
         if status == JobStatus::Queued {
@@ -96,57 +83,79 @@ impl Store {
     }
 }
 
-/// Ends the attempt of a locked lease and decides whether the job is tried again.
-pub(super) async fn end_without_success(
-    conn: &mut PgConnection,
+/// What becomes of a job whose attempt made nothing. `trained` tells whether there is a checkpoint.
+pub(super) fn outcome(
+    reason: TerminationReason,
+    requested: Option<JobRequest>,
+    left: bool,
+    trained: bool,
+) -> Outcome {
+    match after_attempt(reason, requested, left) {
+        // As of a stopped job that never ran: there is nothing to keep.
+        Outcome::Requeue if requested == Some(JobRequest::Stop) && !trained => {
+            Outcome::Rest(TerminationReason::Cancelled)
+        }
+        other => other,
+    }
+}
+
+/// Whether this attempt ended its job with a result, which a repeated call may ask.
+pub(super) async fn has_completed(conn: &mut Tx, fence: &Fence) -> Result<bool, StoreError> {
+    let completed = sqlx::query_scalar!(
+        r#"SELECT EXISTS (
+             SELECT FROM job_attempts WHERE job_id = $1 AND epoch = $2 AND claim_id = $3
+               AND reason IN ('completed', 'stopped_early')) AS "completed!""#,
+        fence.job.0,
+        fence.epoch,
+        fence.claim.0
+    );
+    Ok(completed.fetch_one(conn).await?)
+}
+
+async fn end_without_result(
+    conn: &mut Tx,
     lease: &Lease,
     end: &AttemptEnd,
 ) -> Result<JobStatus, StoreError> {
     let job = lease.fence.job;
     let budget = sqlx::query!(
-        "SELECT attempts, max_attempts FROM jobs WHERE id = $1",
+        "SELECT attempts, max_attempts, lease_losses FROM jobs WHERE id = $1",
         job.0
     )
     .fetch_one(&mut *conn)
     .await?;
-    let used = i32::from(end.reason.uses_up_attempt());
-    let left = budget.attempts + used < budget.max_attempts;
-    let message = rows::clean(&end.message);
-    let next = next_status(end.reason, lease.stop_requested, left);
-    let (change, delay) = match next {
-        JobStatus::Queued => {
-            let drained = end.reason == TerminationReason::WorkerDrained;
-            let delay = if drained {
-                Duration::ZERO
-            } else {
-                end.retry_delay
-            };
-            (Change::requeued(end.reason, &message, used), Some(delay))
-        }
-        JobStatus::Stopped => (
-            Change::ended(TerminationReason::Cancelled, Some(&message), used),
-            None,
-        ),
-        _ => (Change::ended(end.reason, Some(&message), used), None),
+    let used = Used::by(end.reason);
+    let losses = budget.lease_losses + used.lease_losses;
+    let left = match end.reason {
+        TerminationReason::LeaseLost => losses < rows::bind::<_, i32>(MAX_LEASE_LOSSES)?,
+        _ => budget.attempts + used.attempts < budget.max_attempts,
     };
+    let trained = checkpoints::any(&mut *conn, job).await?;
+    let message = rows::clean(&end.message);
+    let (change, delay) = match outcome(end.reason, lease.requested, left, trained) {
+        Outcome::Rest(reason) => (Change::rest(reason, Some(&message), used), None),
+        Outcome::Requeue => {
+            let change = Change::requeued(end.reason, &message, used, lease.requested);
+            (change, Some(delay(end, losses)))
+        }
+    };
+    let status = change.to();
     close(conn, lease, &change, end.reason, Some(&message), delay).await?;
-    Ok(next)
+    Ok(status)
 }
 
-/// Where a job stands after an attempt that did not succeed.
-fn next_status(reason: TerminationReason, stop_requested: bool, budget_left: bool) -> JobStatus {
-    if stop_requested {
-        JobStatus::Stopped
-    } else if reason.is_retryable() && budget_left {
-        JobStatus::Queued
-    } else {
-        reason.final_status()
+/// Nobody waits for what the job is not to blame for; a second lost lease may be its doing.
+fn delay(end: &AttemptEnd, losses: i32) -> Duration {
+    match end.reason {
+        TerminationReason::WorkerDrained | TerminationReason::Paused => Duration::ZERO,
+        TerminationReason::LeaseLost if losses <= 1 => Duration::ZERO,
+        _ => end.retry_delay,
     }
 }
 
 /// Changes the job's status, closes the attempt, and gives the lease up or back to the queue.
 pub(super) async fn close(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     lease: &Lease,
     change: &Change,
     reason: TerminationReason,
@@ -165,15 +174,9 @@ pub(super) async fn close(
     .execute(&mut *conn)
     .await?;
     if let Some(delay) = requeue {
-        sqlx::query!(
-            "UPDATE job_leases SET state = 'queued', claim_id = NULL, worker_id = NULL, expires_at = NULL,
-                 available_at = clock_timestamp() + make_interval(secs => $2)
-             WHERE job_id = $1",
-            job.0,
-            delay.as_secs_f64()
-        )
-        .execute(conn)
-        .await?;
+        sqlx::query_file!("queries/queue/requeue.sql", job.0, delay.as_secs_f64())
+            .execute(conn)
+            .await?;
     } else {
         sqlx::query!("DELETE FROM job_leases WHERE job_id = $1", job.0)
             .execute(conn)
@@ -182,48 +185,35 @@ pub(super) async fn close(
     Ok(())
 }
 
-async fn insert_version(
-    conn: &mut PgConnection,
-    lease: &Lease,
-    new: &NewModelVersion,
-) -> Result<(Published, Name), StoreError> {
-    let id = ModelVersionId::generate();
-    let manifest = &new.manifest;
-    let row = sqlx::query_file!(
-        "queries/queue/publish.sql",
-        lease.fence.job.0,
-        ModelId::generate().0,
-        lease.project.0,
-        id.0,
-        new.manifest_uri,
-        new.manifest_sha256,
-        rows::bind::<_, i64>(new.bytes)?,
-        rows::json(&manifest.spec)?,
-        rows::json(&manifest.signature)?,
-        rows::json(&rows::finite(&manifest.metrics))?,
-        rows::json(&new.reports)?,
-        rows::json(&manifest.lineage)?
-    )
-    .fetch_one(conn)
-    .await?;
-    let version = Row::new("models", &row.model).number("next_version", row.version)?;
-    let model = Row::new("jobs", &lease.fence.job).name("model", row.model)?;
-    Ok((Published { id, version }, model))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_job_is_tried_again_only_if_that_may_help_and_nobody_wants_it_stopped() {
-        use TerminationReason::{Cancelled, Diverged, LeaseLost, Unavailable};
-        let next = |reason, stop, left| next_status(reason, stop, left);
-        assert_eq!(next(Unavailable, false, true), JobStatus::Queued);
-        assert_eq!(next(LeaseLost, false, false), JobStatus::Failed);
-        assert_eq!(next(Unavailable, true, true), JobStatus::Stopped);
-        assert_eq!(next(Diverged, false, true), JobStatus::Failed);
-        assert_eq!(next(Diverged, true, true), JobStatus::Stopped);
-        assert_eq!(next(Cancelled, false, true), JobStatus::Stopped);
+    fn a_stopped_job_runs_once_more_only_for_a_model_it_has() {
+        let stop = Some(JobRequest::Stop);
+        let lost = TerminationReason::LeaseLost;
+        assert_eq!(outcome(lost, stop, true, true), Outcome::Requeue);
+        let cancelled = Outcome::Rest(TerminationReason::Cancelled);
+        assert_eq!(outcome(lost, stop, true, false), cancelled);
+        assert_eq!(outcome(lost, None, true, false), Outcome::Requeue);
+        assert_eq!(outcome(lost, stop, false, false), Outcome::Rest(lost));
+    }
+
+    #[test]
+    fn only_what_may_be_the_jobs_fault_waits() {
+        let delay_after = |reason, losses| {
+            let (message, retry_delay) = (String::new(), Duration::from_secs(3));
+            let end = AttemptEnd {
+                reason,
+                message,
+                retry_delay,
+            };
+            delay(&end, losses).as_secs()
+        };
+        assert_eq!(delay_after(TerminationReason::WorkerDrained, 0), 0);
+        assert_eq!(delay_after(TerminationReason::LeaseLost, 1), 0);
+        assert_eq!(delay_after(TerminationReason::LeaseLost, 2), 3);
+        assert_eq!(delay_after(TerminationReason::Unavailable, 0), 3);
     }
 }

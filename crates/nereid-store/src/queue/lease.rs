@@ -1,9 +1,11 @@
 //! The fence: the lock on a lease that every write of an attempt holds.
 
-use nereid_core::{ids::ProjectId, jobs::Fence};
-use sqlx::PgConnection;
+use nereid_core::{
+    ids::ProjectId,
+    jobs::{Fence, JobRequest},
+};
 
-use crate::StoreError;
+use crate::{StoreError, connection::Tx, rows::Row};
 
 /// What a write needs of the lease it requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,18 +21,30 @@ pub(super) enum Require {
 pub(super) struct Lease {
     pub(super) fence: Fence,
     pub(super) project: ProjectId,
-    pub(super) stop_requested: bool,
+    pub(super) requested: Option<JobRequest>,
+}
+
+impl Lease {
+    /// Refuses to end a job successfully that a client has cancelled: who was told so never sees a result.
+    pub(super) fn refuse_cancelled(&self) -> Result<(), StoreError> {
+        if self.requested == Some(JobRequest::Cancel) {
+            let what = format!("job {} has been cancelled", self.fence.job);
+            return Err(StoreError::conflict("cancel_requested", what));
+        }
+        Ok(())
+    }
 }
 
 /// Locks the lease that `fence` names until the end of the transaction.
 pub(super) async fn lock(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     fence: &Fence,
     require: Require,
 ) -> Result<Lease, StoreError> {
-    // Whether it is expired is computed after any wait for the lock.
+    // The lock alone keeps others off: a lease that ran out while this waited for it, unchanged, is
+    // still nobody else's.
     let row = sqlx::query!(
-        r#"SELECT project_id, stop_requested, expires_at > clock_timestamp() AS "unexpired!"
+        r#"SELECT project_id, requested, expires_at > clock_timestamp() AS "unexpired!"
          FROM job_leases
          WHERE job_id = $1 AND epoch = $2 AND claim_id = $3 AND state = 'running'
          FOR UPDATE"#,
@@ -47,6 +61,7 @@ pub(super) async fn lock(
     Ok(Lease {
         fence: *fence,
         project: row.project_id.into(),
-        stop_requested: row.stop_requested,
+        requested: Row::new("job_leases", &fence.job)
+            .word_opt("requested", row.requested.as_deref())?,
     })
 }

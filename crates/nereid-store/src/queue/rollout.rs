@@ -6,7 +6,6 @@ use nereid_core::{
     jobs::{Fence, JobPhase},
     models::ServingArtifact,
 };
-use sqlx::PgConnection;
 
 use super::{
     Beat, heartbeat,
@@ -14,6 +13,7 @@ use super::{
 };
 use crate::{
     ResourceKind, Store, StoreError,
+    connection::Tx,
     endpoints::generations::{self, NewVariant},
     notify::Wake,
     rows::{self, Row},
@@ -43,7 +43,7 @@ impl Store {
             "SELECT generation FROM endpoint_generations WHERE job_id = $1",
             fence.job.0
         )
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut tx)
         .await?;
         // The artifact of the first attempt stays: replicas may have loaded it already.
         let generation = if let Some(generation) = made {
@@ -72,7 +72,7 @@ impl Store {
 }
 
 async fn store_artifact(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     lease: &Lease,
     version: ModelVersionId,
     artifact: &ServingArtifact,
@@ -94,7 +94,7 @@ async fn store_artifact(
 
 /// Makes the endpoint, or adds a generation to it.
 async fn next_generation(
-    conn: &mut PgConnection,
+    conn: &mut Tx,
     lease: &Lease,
     name: &Name,
     variant: NewVariant,

@@ -1,16 +1,16 @@
-//! What an attempt leaves for those who watch it: metrics, log lines, checkpoints.
+//! What an attempt leaves for those who watch it: metrics and log lines.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use nereid_core::{
-    events::{EventKind, MetricPoint, NewLogLine},
-    jobs::{CheckpointRef, Fence},
+    events::{MetricPoint, NewLogLine},
+    jobs::Fence,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::lease::{self, Require};
-use crate::{Store, StoreError, events::append_event, notify::Wake, rows};
+use crate::{Store, StoreError, rows};
 
 impl Store {
     /// Stores metric points; values of a step that is repeated replace the older ones.
@@ -36,7 +36,24 @@ impl Store {
             &columns.values,
             &columns.at
         )
-        .execute(&mut *tx)
+        .execute(&mut tx)
+        .await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Forgets the metric points of steps after `step`: the training goes on from there and reports them anew.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn rewind_metrics(&self, fence: &Fence, step: u64) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        lease::lock(&mut tx, fence, Require::Current).await?;
+        sqlx::query!(
+            "DELETE FROM job_metrics WHERE job_id = $1 AND step > $2",
+            fence.job.0,
+            rows::bind::<_, i64>(step)?
+        )
+        .execute(&mut tx)
         .await?;
         Ok(tx.commit().await?)
     }
@@ -63,34 +80,9 @@ impl Store {
             &messages,
             &at
         )
-        .execute(&mut *tx)
+        .execute(&mut tx)
         .await?;
         Ok(tx.commit().await?)
-    }
-
-    /// Points the job at a newer checkpoint.
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseLost`].
-    pub async fn set_checkpoint(
-        &self,
-        fence: &Fence,
-        checkpoint: &CheckpointRef,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
-        lease::lock(&mut tx, fence, Require::Current).await?;
-        sqlx::query!(
-            "UPDATE jobs SET checkpoint = $2 WHERE id = $1",
-            fence.job.0,
-            rows::json(checkpoint)?
-        )
-        .execute(&mut *tx)
-        .await?;
-        let data = json!({"step": checkpoint.step, "bytes": checkpoint.bytes});
-        append_event(&mut tx, fence.job, EventKind::Checkpointed, &data).await?;
-        tx.commit().await?;
-        self.notify(Wake::Job(fence.job));
-        Ok(())
     }
 }
 
@@ -127,6 +119,8 @@ impl Columns {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -94,7 +94,7 @@ async fn a_roll_out_shifts_traffic_when_ready_drains_the_old_and_rolls_back() {
         model: name("m"),
         version: 1,
     };
-    db.store.complete_deploy(&fence, &result).await.unwrap();
+    db.store.complete(&fence, &result).await.unwrap();
     assert_eq!(db.job(fence.job).await.result, Some(result));
 
     // Version 2: the old generation serves until the new one can.

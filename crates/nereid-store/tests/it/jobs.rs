@@ -1,8 +1,8 @@
-//! Submission, idempotency, stopping, retrying, listing.
+//! Submission, idempotency, cancelling, retrying, listing.
 
 use nereid_core::{
     events::EventKind,
-    jobs::{JobSpec, JobStatus, TerminationReason},
+    jobs::{JobRequest, JobSpec, JobStatus, TerminationReason},
 };
 use nereid_store::{Begun, IdempotencyKey, PageRequest, jobs::JobFilter};
 use serde_json::json;
@@ -49,7 +49,10 @@ async fn what_was_submitted_is_read_back_and_nothing_is_left_of_a_dropped_transa
     let db = db().await;
     let new = train(
         "m",
-        json!({"labels": {"team": "a"}, "priority": 7, "max_attempts": 2}),
+        json!({
+            "labels": {"team": "a"}, "priority": 7, "max_attempts": 2, "device": "gpu",
+            "worker_labels": {"rack": "b"}, "max_runtime_seconds": 60, "max_queue_seconds": 90,
+        }),
     );
     let id = db.submit(&new).await;
     let job = db.job(id).await;
@@ -71,23 +74,23 @@ async fn what_was_submitted_is_read_back_and_nothing_is_left_of_a_dropped_transa
 }
 
 #[tokio::test]
-async fn a_queued_job_stops_at_once_and_a_stopped_one_can_be_retried() {
+async fn a_queued_job_is_cancelled_at_once_and_can_be_retried() {
     let db = db().await;
     let id = db.submit(&train("m", json!({}))).await;
-    let stopped = db.stop(id).await.unwrap();
+    let stopped = db.cancel(id).await.unwrap();
     assert_eq!(stopped.status, JobStatus::Stopped);
     assert_eq!(
         stopped.termination_reason,
         Some(TerminationReason::Cancelled)
     );
     assert!(stopped.finished_at.is_some());
-    assert_eq!(code(&db.stop(id).await.unwrap_err()), "job_final");
+    assert_eq!(code(&db.cancel(id).await.unwrap_err()), "job_final");
     let worker = db.worker().await;
     assert!(db.claim(worker, 1, crate::support::LEASE).await.is_empty());
 
     let queued = db.retry(id).await.unwrap();
     assert_eq!(queued.status, JobStatus::Queued);
-    assert!(!queued.stop_requested && queued.finished_at.is_none());
+    assert!(queued.requested.is_none() && queued.finished_at.is_none());
     assert_eq!(code(&db.retry(id).await.unwrap_err()), "job_not_final");
     let claim = db.claim_one(worker).await;
     db.publish(&claim).await.unwrap();
@@ -145,7 +148,7 @@ async fn events_are_numbered_without_gaps_whoever_writes_at_the_same_time() {
     };
     let reports = futures::future::join_all((1..=20).map(report));
     let (_, stopped) = tokio::join!(reports, db.stop(id));
-    assert!(stopped.unwrap().stop_requested);
+    assert_eq!(stopped.unwrap().requested, Some(JobRequest::Stop));
 
     let events = db.store.job_events(db.project, id, 0, 100).await.unwrap();
     let numbers: Vec<u64> = events.iter().map(|e| e.seq).collect();
@@ -156,7 +159,7 @@ async fn events_are_numbered_without_gaps_whoever_writes_at_the_same_time() {
         (EventKind::Submitted, EventKind::StatusChanged)
     );
     assert_eq!(
-        (kinds(EventKind::Progress), kinds(EventKind::StopRequested)),
+        (kinds(EventKind::Progress), kinds(EventKind::Requested)),
         (20, 1)
     );
     let rest = db.store.job_events(db.project, id, 21, 1).await.unwrap();

@@ -5,9 +5,18 @@
     reason = "clippy knows test functions only, not what they call"
 )]
 
+mod checkpoints;
+mod dispatch;
 mod endpoints;
 mod jobs;
+mod matching;
+mod model;
+mod outage;
 mod queue;
+mod races;
+mod reaping;
+mod requests;
 mod resources;
+mod schema;
 mod support;
 mod watch;

@@ -4,7 +4,7 @@ use nereid_core::{
     datasets::PreviewRow,
     endpoints::{EndpointStatus, ReplicaStatus},
     events::{EventKind, LogLevel},
-    jobs::{JobKind, JobPhase, JobStatus, TerminationReason},
+    jobs::{JobKind, JobPhase, JobRequest, JobStatus, TerminationReason},
     keys::Role,
     workers::{DeviceKind, WorkerStatus},
 };
@@ -185,14 +185,21 @@ async fn the_schema_is_checked_and_knows_every_word_of_core() {
     };
     macro_rules! words {
         ($table:literal, $column:literal, $words:ty) => {
-            let words: Vec<_> = <$words>::ALL.iter().map(|w| w.as_str()).collect();
-            known($table, $column, &words);
+            let words = <$words>::ALL.iter().map(|w| w.as_str());
+            known($table, $column, &words.collect::<Vec<_>>());
         };
     }
     words!("jobs", "status", JobStatus);
     words!("jobs", "kind", JobKind);
     words!("jobs", "phase", JobPhase);
-    words!("jobs", "termination_reason", TerminationReason);
+    words!("jobs", "requested", JobRequest);
+    words!("job_leases", "requested", JobRequest);
+    // A pause ends an attempt, but no job.
+    let final_reasons = TerminationReason::ALL
+        .iter()
+        .filter(|r| r.final_status().is_final());
+    let final_reasons: Vec<_> = final_reasons.map(|r| r.as_str()).collect();
+    known("jobs", "termination_reason", &final_reasons);
     words!("job_attempts", "reason", TerminationReason);
     words!("job_leases", "kind", JobKind);
     words!("job_leases", "device", DeviceKind);
@@ -209,7 +216,4 @@ async fn the_schema_is_checked_and_knows_every_word_of_core() {
          AND obj_description(oid) IS NULL",
     );
     assert_eq!(uncommented.await, Vec::<String>::new());
-    db.sql("UPDATE _sqlx_migrations SET version = 9999").await;
-    let newer = db.store.check_schema().await.unwrap_err().to_string();
-    assert!(newer.contains("9999"), "{newer}");
 }

@@ -9,7 +9,10 @@ use std::{
 use nereid_core::{
     Name,
     ids::{JobId, ModelVersionId, ProjectId, WorkerId},
-    jobs::{Claim, Fence, Job, JobSpec, NewJob, Published, TerminationReason},
+    jobs::{
+        CheckpointRef, Claim, Fence, Job, JobKind, JobRequest, JobSpec, NewJob, Published,
+        TerminationReason,
+    },
     models::{Manifest, OptimisationReport, ServingArtifact},
     workers::{DeviceKind, NewWorker},
 };
@@ -24,6 +27,8 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
 
+mod waits;
+
 /// Lease of a claim that does not expire within a test.
 pub const LEASE: Duration = Duration::from_mins(1);
 
@@ -31,7 +36,7 @@ pub const LEASE: Duration = Duration::from_mins(1);
 pub struct Db {
     pub store: Store,
     pub project: ProjectId,
-    url: String,
+    pub url: String,
 }
 
 pub async fn db() -> Db {
@@ -70,7 +75,7 @@ async fn create_database(url: &str, create: &'static str) {
     sqlx::raw_sql(create).execute(&mut admin).await.unwrap();
 }
 
-async fn connect(url: &str) -> Store {
+pub async fn connect(url: &str) -> Store {
     let options = StoreOptions {
         url: url.to_owned(),
         max_connections: 8,
@@ -101,6 +106,15 @@ pub fn train(model: &str, extra: Value) -> NewJob {
     NewJob::read(job).unwrap_or_else(|e| panic!("{e:?}"))
 }
 
+/// A no-op job, with `extra` options.
+pub fn noop(extra: Value) -> NewJob {
+    let mut job = json!({"kind": "noop", "spec": {}});
+    if let (Value::Object(job), Value::Object(extra)) = (&mut job, extra) {
+        job.extend(extra);
+    }
+    NewJob::read(job).unwrap_or_else(|e| panic!("{e:?}"))
+}
+
 /// A deploy job for version 1 of `model`.
 pub fn deploy(model: &str) -> NewJob {
     NewJob::read(json!({"kind": "deploy", "spec": {"model": model, "version": 1}})).unwrap()
@@ -123,6 +137,27 @@ pub fn artifact() -> ServingArtifact {
     }
 }
 
+/// A request of a CPU worker that knows every kind.
+pub fn claim_request(worker: WorkerId, limit: u32, lease: Duration) -> ClaimRequest {
+    ClaimRequest {
+        worker,
+        device: DeviceKind::Cpu,
+        limit,
+        lease,
+        kinds: JobKind::ALL.to_vec(),
+    }
+}
+
+/// A checkpoint of `fence` at `step`.
+pub fn checkpoint(fence: &Fence, step: u64) -> CheckpointRef {
+    CheckpointRef {
+        key: format!("{}-{}/{step}", fence.epoch, fence.claim),
+        bytes: 1,
+        sha256: "00".to_owned(),
+        step,
+    }
+}
+
 pub fn ended(reason: TerminationReason) -> AttemptEnd {
     AttemptEnd {
         reason,
@@ -137,9 +172,13 @@ impl Db {
         connect(&self.url).await
     }
 
+    pub async fn connection(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
+    }
+
     /// Runs a statement that no use case offers.
     pub async fn sql(&self, sql: &'static str) -> u64 {
-        let mut conn = PgConnection::connect(&self.url).await.unwrap();
+        let mut conn = self.connection().await;
         sqlx::query(sql)
             .execute(&mut conn)
             .await
@@ -149,12 +188,16 @@ impl Db {
 
     /// Reads one column of text.
     pub async fn texts(&self, sql: &'static str) -> Vec<String> {
-        let mut conn = PgConnection::connect(&self.url).await.unwrap();
+        let mut conn = self.connection().await;
         sqlx::query_scalar(sql).fetch_all(&mut conn).await.unwrap()
     }
 
     pub async fn write(&self) -> WriteTx {
-        match self.store.begin(self.project, None).await.unwrap() {
+        self.write_in(self.project).await
+    }
+
+    pub async fn write_in(&self, project: ProjectId) -> WriteTx {
+        match self.store.begin(project, None).await.unwrap() {
             Begun::Fresh(tx) => tx,
             Begun::Replay(r) => panic!("nothing to replay: {r:?}"),
         }
@@ -192,9 +235,27 @@ impl Db {
         job.id
     }
 
-    pub async fn stop(&self, id: JobId) -> Result<Job, StoreError> {
+    pub async fn request(&self, id: JobId, request: JobRequest) -> Result<Job, StoreError> {
         let mut tx = self.write().await;
-        let job = tx.stop_job(id).await;
+        let job = tx.request_job(id, request).await;
+        end(tx, job).await
+    }
+
+    pub async fn pause(&self, id: JobId) -> Result<Job, StoreError> {
+        self.request(id, JobRequest::Pause).await
+    }
+
+    pub async fn stop(&self, id: JobId) -> Result<Job, StoreError> {
+        self.request(id, JobRequest::Stop).await
+    }
+
+    pub async fn cancel(&self, id: JobId) -> Result<Job, StoreError> {
+        self.request(id, JobRequest::Cancel).await
+    }
+
+    pub async fn resume(&self, id: JobId) -> Result<Job, StoreError> {
+        let mut tx = self.write().await;
+        let job = tx.resume_job(id).await;
         end(tx, job).await
     }
 
@@ -209,12 +270,22 @@ impl Db {
     }
 
     pub async fn worker(&self) -> WorkerId {
+        self.worker_with("host", DeviceKind::Cpu, &[]).await
+    }
+
+    pub async fn worker_with(
+        &self,
+        host: &str,
+        device: DeviceKind,
+        labels: &[(&str, &str)],
+    ) -> WorkerId {
         let id = WorkerId::generate();
+        let label = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
         let new = NewWorker {
             id,
-            host: "host".to_owned(),
-            device: DeviceKind::Cpu,
-            labels: BTreeMap::new(),
+            host: host.to_owned(),
+            device,
+            labels: labels.iter().map(label).collect(),
             slots: 4,
             url: format!("http://{id}"),
             version: "0".to_owned(),
@@ -224,13 +295,7 @@ impl Db {
     }
 
     pub async fn claim(&self, worker: WorkerId, limit: u32, lease: Duration) -> Vec<Claim> {
-        let device = DeviceKind::Cpu;
-        let request = ClaimRequest {
-            worker,
-            device,
-            limit,
-            lease,
-        };
+        let request = claim_request(worker, limit, lease);
         self.store.claim(&request).await.unwrap()
     }
 
@@ -267,6 +332,7 @@ impl Db {
             bytes: 1,
             manifest,
             reports: BTreeMap::new(),
+            stopped_early: false,
         }
     }
 

@@ -7,7 +7,7 @@ use nereid_core::{
     events::{LogLevel, MetricPoint, NewLogLine},
     jobs::TerminationReason,
 };
-use nereid_store::{PageRequest, notify::Wake};
+use nereid_store::{PageRequest, StoreError, notify::Wake};
 use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,16 @@ async fn a_resumed_attempt_repeats_steps_without_duplicating_them() {
         .await
         .unwrap();
     let second = db.claim_one(worker).await.fence;
+    // It goes on from a checkpoint of step 94.
+    db.store.rewind_metrics(&second, 94).await.unwrap();
+    let refused = db.store.rewind_metrics(&first, 0).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost)));
+    let left = db.store.job_metrics(db.project, id, 1000).await.unwrap();
+    assert_eq!(
+        left.len(),
+        95,
+        "nothing beyond what the training goes on from"
+    );
     let mut repeated: Vec<_> = (90..110).map(|step| point(step, 2.0)).collect();
     let val_loss = BTreeMap::from([("val_loss".to_owned(), 3.0)]);
     repeated.push(MetricPoint {

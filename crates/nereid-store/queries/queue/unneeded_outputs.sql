@@ -1,0 +1,14 @@
+-- Attempts of known jobs that are not current and below whose prefix no version has a file. Its own
+-- version is found by the job; the one that a deployment made fit for serving, by the job's spec.
+SELECT DISTINCT f.job_id AS "job_id!", f.epoch AS "epoch!", f.claim_id AS "claim_id!"
+FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS f (job_id, epoch, claim_id)
+JOIN jobs j ON j.id = f.job_id
+WHERE NOT EXISTS (
+    SELECT FROM job_leases l
+    WHERE l.job_id = f.job_id AND l.state = 'running' AND l.epoch = f.epoch AND l.claim_id = f.claim_id
+) AND NOT EXISTS (
+    SELECT FROM model_versions v
+    WHERE (v.job_id = j.id OR v.id = j.model_version_id)
+      AND (
+        strpos(v.manifest_uri, format('/%s/%s-%s/', f.job_id, f.epoch, f.claim_id)) > 0
+        OR strpos((v.serving ->> 'prefix') || '/', format('/%s/%s-%s/', f.job_id, f.epoch, f.claim_id)) > 0))
