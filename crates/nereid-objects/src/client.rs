@@ -1,4 +1,4 @@
-//! The connection to a store, and what needs no body: buckets, heads, lists and deletions.
+//! The connection to a store, and what needs no body: buckets, heads and lists.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use aws_sdk_s3::{
         timeout::TimeoutConfig,
     },
     operation::create_bucket::CreateBucketError,
-    types::{BucketLocationConstraint, CreateBucketConfiguration, Delete, ObjectIdentifier},
+    types::{BucketLocationConstraint, CreateBucketConfiguration},
 };
 use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use tokio_util::task::TaskTracker;
@@ -31,9 +31,6 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(300);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for an answer to begin; stalled bodies are found by their throughput.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Keys of one deletion, as S3 has it.
-const DELETE_BATCH: usize = 1_000;
-
 /// Which store, and which bucket of it is Nereid's own.
 #[derive(Clone)]
 pub struct ObjectStoreConfig {
@@ -288,80 +285,6 @@ impl Objects {
         })
         .try_flatten()
         .boxed()
-    }
-
-    /// Deletes an object; one that is not there is no error.
-    ///
-    /// # Errors
-    /// If the bucket does not exist or access is denied.
-    pub async fn delete(&self, uri: &S3Uri) -> Result<(), ObjectError> {
-        self.client
-            .delete_object()
-            .bucket(uri.bucket())
-            .key(uri.key())
-            .send()
-            .await
-            .map(drop)
-            .map_err(|e| ObjectError::sdk(uri, e))
-    }
-
-    /// Deletes all objects whose key begins with that of `prefix`, and tells how many.
-    ///
-    /// # Errors
-    /// At the first object that cannot be deleted; those before it are gone.
-    pub async fn delete_prefix(&self, prefix: &S3Uri) -> Result<u64, ObjectError> {
-        let mut batches = self
-            .list(prefix.bucket(), prefix.key())
-            .try_chunks(DELETE_BATCH);
-        let mut deleted = 0;
-        while let Some(batch) = batches.next().await {
-            let batch = batch.map_err(|e| e.1)?;
-            deleted += u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            self.delete_batch(prefix, batch).await?;
-        }
-        Ok(deleted)
-    }
-
-    async fn delete_batch(
-        &self,
-        prefix: &S3Uri,
-        batch: Vec<ListedObject>,
-    ) -> Result<(), ObjectError> {
-        let bad_request = |e: aws_smithy_types::error::operation::BuildError| ObjectError::Other {
-            target: prefix.to_string(),
-            reason: "the request is incomplete".to_owned(),
-            source: Some(Box::new(e)),
-        };
-        let keys = batch
-            .into_iter()
-            .map(|object| ObjectIdentifier::builder().key(object.uri.key()).build())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(bad_request)?;
-        let delete = Delete::builder()
-            .set_objects(Some(keys))
-            .quiet(true)
-            .build()
-            .map_err(bad_request)?;
-        let output = self
-            .client
-            .delete_objects()
-            .bucket(prefix.bucket())
-            .delete(delete)
-            .send()
-            .await
-            .map_err(|e| ObjectError::sdk(prefix, e))?;
-        let Some(error) = output.errors.unwrap_or_default().into_iter().next() else {
-            return Ok(());
-        };
-        let target = format!("s3://{}/{}", prefix.bucket(), error.key.unwrap_or_default());
-        match error.code.as_deref() {
-            Some("AccessDenied") => Err(ObjectError::AccessDenied { target }),
-            code => Err(ObjectError::unavailable(
-                &target,
-                code.unwrap_or("unknown"),
-                None,
-            )),
-        }
     }
 
     /// Waits for the clean-up of cancelled uploads; to be called once, at the end.

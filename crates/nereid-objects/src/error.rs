@@ -44,10 +44,10 @@ pub enum ObjectError {
         /// Where the server says it is.
         expected: Option<String>,
     },
-    /// The credentials are missing, wrong or expired, or the clock is off.
+    /// The credentials are missing, wrong or expired.
     #[error(
         "the credentials for {target} are missing, wrong or expired ({reason}): set \
-         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role, and check the clock"
+         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
     )]
     InvalidCredentials {
         /// What was asked for.
@@ -225,11 +225,16 @@ impl Answer {
                 | "ExpiredToken"
                 | "InvalidToken"
                 | "TokenRefreshRequired"
-                | "RequestTimeTooSkewed"
                 | "NotSignedUp",
                 _,
             )
             | (_, 401) => ObjectError::InvalidCredentials { target, reason },
+            // Another machine may do better, and so may this one once its clock is set.
+            ("RequestTimeTooSkewed", _) => ObjectError::Unavailable {
+                target,
+                reason: format!("the clock of this machine is off ({reason})"),
+                source: Some(source),
+            },
             ("BadDigest" | "XAmzContentSHA256Mismatch" | "InvalidDigest", _) => {
                 ObjectError::ChecksumMismatch { target, reason }
             }
@@ -321,6 +326,7 @@ mod tests {
             (429, ""),
             (409, "ConditionalRequestConflict"),
             (400, "RequestTimeout"),
+            (403, "RequestTimeTooSkewed"),
         ] {
             assert!(sorted(status, code).is_retryable(), "{status} {code}");
         }

@@ -5,6 +5,7 @@
 
 mod blocking;
 mod client;
+mod delete;
 mod error;
 mod multipart;
 mod read;
