@@ -14,7 +14,12 @@ mod rows;
 mod samples;
 mod statistics;
 
+use nereid_core::engine::EngineError;
+
 pub(crate) use inspect::DatasetInspector;
 
 pub(crate) use samples::{Samples, Targets, Values, load};
 pub(crate) use statistics::Statistics;
+
+/// Asked about every megabyte while data is read; an error ends the reading.
+pub(crate) type Check<'a> = dyn FnMut() -> Result<(), EngineError> + 'a;

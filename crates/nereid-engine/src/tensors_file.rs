@@ -1,12 +1,21 @@
 //! Safetensors files: named 32-bit floats with text beside them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write,
+};
 
+use burn::tensor::Tensor;
 use nereid_core::engine::EngineError;
 use safetensors::{
     Dtype,
-    tensor::{SafeTensors, TensorView},
+    tensor::{Metadata, SafeTensors, TensorInfo, TensorView},
 };
+
+use crate::network::host;
+
+/// Values written at once, by [`stream`].
+const CHUNK_VALUES: usize = 64 << 10;
 
 /// Named tensors of a file; ordered, so that equal content gives equal bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -87,6 +96,49 @@ impl TensorsFile {
             metadata: metadata.into_iter().collect(),
         })
     }
+}
+
+/// Writes flat tensors as a file without ever holding more than one of them as bytes.
+///
+/// Each tensor is dropped as soon as it is written.
+pub(crate) fn stream(
+    out: &mut impl Write,
+    (key, text): (&str, String),
+    tensors: Vec<(String, Tensor<1>)>,
+) -> Result<(), EngineError> {
+    let internal = |e| EngineError::Internal(format!("encoding tensors: {e}"));
+    let failed = |source| EngineError::Io {
+        context: "writing tensors".to_owned(),
+        source,
+    };
+    let mut end = 0;
+    let describe = |(name, tensor): &(String, Tensor<1>)| {
+        let [n] = tensor.dims();
+        let start = end;
+        end += n * size_of::<f32>();
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: vec![n],
+            data_offsets: (start, end),
+        };
+        (name.clone(), info)
+    };
+    let infos = tensors.iter().map(describe).collect();
+    let metadata = HashMap::from([(key.to_owned(), text)]);
+    let header = Metadata::new(Some(metadata), infos).map_err(internal)?;
+    let mut header =
+        serde_json::to_vec(&header).map_err(|e| EngineError::Internal(e.to_string()))?;
+    // The format wants values aligned to eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    out.write_all(&length).map_err(failed)?;
+    out.write_all(&header).map_err(failed)?;
+    for (_, tensor) in tensors {
+        for chunk in host(tensor)?.chunks(CHUNK_VALUES) {
+            out.write_all(&to_le_bytes(chunk)).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn to_le_bytes(values: &[f32]) -> Vec<u8> {

@@ -8,6 +8,7 @@ mod objective;
 mod optimizer;
 mod pace;
 mod session;
+mod snapshots;
 mod split;
 mod state;
 
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use nereid_core::{
     engine::{EngineError, Monitor, TrainTask, Trainer},
     events::LogLevel,
-    jobs::JobPhase,
+    jobs::{Directive, JobPhase},
     models::{Preprocessing, TrainedModel},
     spec::network::Plan,
 };
@@ -54,7 +55,9 @@ impl Trainer for NetworkTrainer {
 fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel, EngineError> {
     let device = device::open(task.device)?;
     monitor.phase(JobPhase::Downloading);
-    let splits = Splits::load(task)?;
+    let resumed = task.resume.is_some();
+    let splits = Splits::load(task, &mut || obey(resumed, monitor))?;
+    obey(resumed, monitor)?;
     let plan = plan(task, splits.samples(&splits.train).rows)?;
     if let Some(vocabulary) = preprocessing::embeds(&plan) {
         for samples in splits.datasets() {
@@ -64,6 +67,7 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let samples = splits.samples(&splits.train);
     let wanted = task.spec.fit.normalization;
     let preprocessing = preprocessing::fit(wanted, &plan, samples, &splits.train.rows);
+    obey(resumed, monitor)?;
     let network = Network::build(&plan, task.spec.fit.seed, &device);
 
     monitor.phase(JobPhase::Training);
@@ -72,7 +76,7 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     session.run(monitor)?;
 
     monitor.phase(JobPhase::Evaluating);
-    let (metrics, reports) = evaluate(&session, task, monitor)?;
+    let (metrics, reports) = evaluate(&mut session, task, monitor)?;
     let head = Head::of(task.spec);
     let width = plan.output().iter().product();
     let signature = outputs::signature(&task.train.schema, head, width, preprocessing.clone());
@@ -87,6 +91,18 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
         files,
         framework_version: crate::framework_version().to_owned(),
     })
+}
+
+/// Asks whether to go on while nothing is trained yet.
+///
+/// Nothing is lost by a sudden end, so that there is nothing to save first. Asked to end with a
+/// model, only a training that goes on from a saved state has one to give.
+fn obey(resumed: bool, monitor: &mut dyn Monitor) -> Result<(), EngineError> {
+    match monitor.directive() {
+        Directive::Continue => Ok(()),
+        Directive::Finish if resumed => Ok(()),
+        Directive::Finish | Directive::Suspend | Directive::Stop => Err(EngineError::Stopped),
+    }
 }
 
 fn plan(task: &TrainTask<'_>, rows: usize) -> Result<Plan, EngineError> {
@@ -114,8 +130,8 @@ fn start<'a>(
     let threshold = objective.is_binary().then_some(threshold);
     let measures = Measures::new(&task.spec.metrics, classes.len(), threshold);
     let mut session = Session::new(task, splits, preprocessing, network, objective, measures)?;
-    if let Some(bytes) = &task.resume {
-        session.restore(bytes, classes.len())?;
+    if let Some(path) = task.resume {
+        session.restore(path, classes.len())?;
     }
     Ok(session)
 }
@@ -153,7 +169,7 @@ type Evaluation = (BTreeMap<String, f64>, BTreeMap<String, Value>);
 
 /// Collects the final metrics: of training, validation and test data.
 fn evaluate(
-    session: &Session<'_>,
+    session: &mut Session<'_>,
     task: &TrainTask<'_>,
     monitor: &mut dyn Monitor,
 ) -> Result<Evaluation, EngineError> {

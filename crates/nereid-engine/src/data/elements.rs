@@ -5,6 +5,7 @@ use std::io::Cursor;
 use nereid_core::{engine::EngineError, limits, spec::shapes};
 
 use super::{
+    Check,
     bytes::{Place, Source},
     rows::{Label, Layout},
 };
@@ -117,12 +118,16 @@ pub(super) struct Header {
 
 impl BinaryRows {
     /// Starts reading the rows that `header` states and `source` is placed at.
-    pub(super) fn new(mut source: Source, header: &Header) -> Result<(Self, Layout), EngineError> {
+    pub(super) fn new(
+        mut source: Source,
+        header: &Header,
+        check: &mut Check<'_>,
+    ) -> Result<(Self, Layout), EngineError> {
         let place = source.place.clone();
         let (rows, sample) = check_shape(&place, &header.shape)?;
         let size: usize = sample.iter().product();
         if header.fortran && header.shape.len() > 1 {
-            source.reader = Box::new(Cursor::new(to_c_order(&mut source, header)?));
+            source.reader = Box::new(Cursor::new(to_c_order(&mut source, header, check)?));
         }
         let reader = Self {
             source,
@@ -259,7 +264,11 @@ pub(super) fn check_sample(place: &Place, sample: &[usize]) -> Result<(), Engine
 }
 
 /// Reads a column-major array whole and reorders its bytes, since rows lie scattered in it.
-fn to_c_order(source: &mut Source, header: &Header) -> Result<Vec<u8>, EngineError> {
+fn to_c_order(
+    source: &mut Source,
+    header: &Header,
+    check: &mut Check<'_>,
+) -> Result<Vec<u8>, EngineError> {
     let width = header.kind.bytes();
     let total = shapes::size(&header.shape).saturating_mul(width as u64);
     if total > limits::MAX_DECODED_DATASET_BYTES {
@@ -275,6 +284,7 @@ fn to_c_order(source: &mut Source, header: &Header) -> Result<Vec<u8>, EngineErr
         source.read_exact(&mut chunk[..n])?;
         fortran.extend_from_slice(&chunk[..n]);
         left -= n;
+        check()?;
     }
     source.expect_end()?;
     let mut strides = vec![width; header.shape.len()];
@@ -284,7 +294,10 @@ fn to_c_order(source: &mut Source, header: &Header) -> Result<Vec<u8>, EngineErr
     let mut out = Vec::with_capacity(fortran.len());
     let mut index = vec![0; header.shape.len()];
     let mut at = 0;
-    for _ in 0..fortran.len() / width {
+    for element in 0..fortran.len() / width {
+        if element.is_multiple_of(1 << 20) {
+            check()?;
+        }
         out.extend_from_slice(&fortran[at..at + width]);
         for d in (0..index.len()).rev() {
             index[d] += 1;

@@ -37,7 +37,7 @@ impl Inspector for DatasetInspector {
 }
 
 fn inspect(source: &DatasetSource, files: &dyn DataFiles) -> Result<Inspection, EngineError> {
-    let mut rows = Rows::open(source, files, None)?;
+    let mut rows = Rows::open(source, files, None, &mut || Ok(()))?;
     let layout = rows.layout().clone();
     let mut statistics = Statistics::new(Statistics::columns_of(&layout.shape));
     let mut labels = rows.target().map(Labels::new);

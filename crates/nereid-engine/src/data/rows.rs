@@ -7,6 +7,7 @@ use nereid_core::{
 };
 
 use super::{
+    Check,
     bytes::{Place, Source},
     csv::CsvRows,
     elements::{BinaryRows, check_sample},
@@ -89,6 +90,7 @@ impl Rows {
         source: &DatasetSource,
         files: &dyn DataFiles,
         expected: Option<&[String]>,
+        check: &mut Check<'_>,
     ) -> Result<Self, EngineError> {
         let data = Source::open(files, FileRole::Data)?;
         let place = data.place.clone();
@@ -96,12 +98,12 @@ impl Rows {
             let (rows, layout) = CsvRows::new(data, source.label_column.as_deref(), expected)?;
             (Features::Csv(rows), layout)
         } else {
-            let (rows, layout) = open_binary(source.format, data)?;
+            let (rows, layout) = open_binary(source.format, data, check)?;
             (Features::Binary(rows), layout)
         };
         let labels = match &features {
             Features::Binary(data) if source.files.contains_key(&FileRole::Labels) => {
-                Some(open_labels(source.format, files, data.rows())?)
+                Some(open_labels(source.format, files, data.rows(), check)?)
             }
             _ => None,
         };
@@ -167,22 +169,24 @@ impl Rows {
 fn open_binary(
     format: DatasetFormat,
     mut source: Source,
+    check: &mut Check<'_>,
 ) -> Result<(BinaryRows, Layout), EngineError> {
     let header = match format {
         DatasetFormat::Npy => npy::read_header(&mut source)?,
         _ => idx::read_header(&mut source)?,
     };
-    BinaryRows::new(source, &header)
+    BinaryRows::new(source, &header, check)
 }
 
 fn open_labels(
     format: DatasetFormat,
     files: &dyn DataFiles,
     rows: u64,
+    check: &mut Check<'_>,
 ) -> Result<BinaryRows, EngineError> {
     let source = Source::open(files, FileRole::Labels)?;
     let place = source.place.clone();
-    let (labels, layout) = open_binary(format, source)?;
+    let (labels, layout) = open_binary(format, source, check)?;
     if layout.shape != [1] {
         let shape = shapes::show(&layout.shape);
         let detail = format!("each label has shape {shape}; one number a row is needed");

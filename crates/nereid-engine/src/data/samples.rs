@@ -7,9 +7,13 @@ use nereid_core::{
 };
 
 use super::{
+    Check,
     labels::ClassCodes,
     rows::{Label, Rows},
 };
+
+/// Values read between two checks whether to go on.
+const CHECKED_VALUES: usize = 1 << 18;
 
 /// Features, row-major; bytes stay bytes, which takes a quarter of the memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,11 +50,51 @@ impl Samples {
             Values::F32(v) => out.extend_from_slice(&v[range]),
         }
     }
+
+    /// Returns a number that tells these samples from others; no protection against intent.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut digest = Digest(self.rows as u64);
+        match &self.values {
+            Values::U8(v) => digest.bytes(v),
+            Values::F32(v) => digest.words(v.iter().map(|x| x.to_bits())),
+        }
+        match &self.targets {
+            Targets::Class(v) => digest.words(v.iter().copied()),
+            Targets::Value(v) => digest.words(v.iter().map(|x| x.to_bits())),
+        }
+        digest.0
+    }
+}
+
+/// A multiplicative hash: gigabytes a second, and the same in every build.
+struct Digest(u64);
+
+impl Digest {
+    fn add(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        let (chunks, rest) = bytes.as_chunks::<8>();
+        for chunk in chunks {
+            self.add(u64::from_le_bytes(*chunk));
+        }
+        self.words(rest.iter().map(|&b| u32::from(b)));
+    }
+
+    fn words(&mut self, words: impl Iterator<Item = u32>) {
+        words.for_each(|word| self.add(u64::from(word)));
+    }
 }
 
 /// Reads a dataset whose target and columns are those of `schema`, the training data's.
-pub(crate) fn load(input: &DataInput, schema: &DatasetSchema) -> Result<Samples, EngineError> {
-    let mut rows = Rows::open(&input.source, &*input.files, schema.columns.as_deref())?;
+pub(crate) fn load(
+    input: &DataInput,
+    schema: &DatasetSchema,
+    check: &mut Check<'_>,
+) -> Result<Samples, EngineError> {
+    let columns = schema.columns.as_deref();
+    let mut rows = Rows::open(&input.source, &*input.files, columns, check)?;
     let layout = rows.layout();
     if layout.shape != schema.shape {
         let (got, expected) = (shapes::show(&layout.shape), shapes::show(&schema.shape));
@@ -62,7 +106,7 @@ pub(crate) fn load(input: &DataInput, schema: &DatasetSchema) -> Result<Samples,
         let detail = "the dataset has no label to compare with".to_owned();
         return Err(EngineError::InvalidInput(detail));
     }
-    let size = layout.shape.iter().product();
+    let size: usize = layout.shape.iter().product();
     let mut values = if matches!(layout.dtype, "UINT8" | "BOOL") {
         Values::U8(Vec::new())
     } else {
@@ -70,8 +114,13 @@ pub(crate) fn load(input: &DataInput, schema: &DatasetSchema) -> Result<Samples,
     };
     let mut targets = Encoder::new(schema)?;
     let (mut row, mut label) = (Vec::new(), Label::default());
-    let mut count = 0;
+    let (mut count, mut unchecked) = (0, 0);
     while rows.next(&mut row, &mut label)? {
+        unchecked += size;
+        if unchecked >= CHECKED_VALUES {
+            check()?;
+            unchecked = 0;
+        }
         match &mut values {
             #[expect(
                 clippy::cast_possible_truncation,

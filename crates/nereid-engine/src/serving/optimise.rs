@@ -117,7 +117,7 @@ fn attempt(
 
 fn obey(monitor: &mut dyn Monitor) -> Result<(), EngineError> {
     match monitor.directive() {
-        Directive::Continue => Ok(()),
-        Directive::Stop | Directive::Lost => Err(EngineError::Stopped),
+        Directive::Continue | Directive::Finish => Ok(()),
+        Directive::Suspend | Directive::Stop => Err(EngineError::Stopped),
     }
 }

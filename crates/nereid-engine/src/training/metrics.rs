@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nereid_core::{engine::EngineError, spec::Metric};
+use nereid_core::spec::Metric;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -165,14 +165,18 @@ impl Measures {
 }
 
 impl Tally {
-    /// Checks counts read from a file, which index into them later.
-    pub(super) fn check(&self, classes: usize) -> Result<(), EngineError> {
-        let fits = |v: &Vec<u64>| v.is_empty() || v.len() == classes;
-        if fits(&self.actual) && fits(&self.predicted) && fits(&self.hits) {
-            return Ok(());
-        }
-        let detail = "the saved state counts other classes".to_owned();
-        Err(EngineError::InvalidInput(detail))
+    /// Tells whether counts read from a file are possible in an epoch of so many rows.
+    pub(super) fn fits(&self, classes: usize, rows: usize) -> bool {
+        let rows = rows as u64;
+        let small = |v: &[u64]| v.iter().all(|&n| n <= rows);
+        let sized = |v: &[u64]| v.is_empty() || v.len() == classes;
+        self.samples <= rows
+            && self.correct <= rows
+            && self.top.values().all(|&n| n <= rows)
+            && self.matrix.is_empty()
+            && [&self.actual, &self.predicted, &self.hits]
+                .into_iter()
+                .all(|v| sized(v) && small(v))
     }
 }
 

@@ -1,4 +1,7 @@
-//! When a training reports and when checkpoints are due.
+//! What a training reports, and when.
+//!
+//! Which steps have metric points follows from the spec alone, never from the time, so that a
+//! resumed training goes on with the very same series.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +16,7 @@ use nereid_core::{
     spec::TrainSpec,
 };
 
-use super::{callbacks::CheckpointPlan, state::State};
+use super::state::State;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 const POINTS_PER_EPOCH: usize = 20;
@@ -23,8 +26,6 @@ pub(super) struct Pace {
     epochs: u32,
     batches: usize,
     last_progress: Instant,
-    plan: CheckpointPlan,
-    last_checkpoint: Instant,
     /// Newest values, kept from epoch to epoch so that validation results stay visible.
     newest: BTreeMap<String, f64>,
 }
@@ -35,10 +36,13 @@ impl Pace {
             epochs: spec.fit.epochs,
             batches,
             last_progress: Instant::now(),
-            plan: CheckpointPlan::of(&spec.callbacks),
-            last_checkpoint: Instant::now(),
             newest: BTreeMap::new(),
         }
+    }
+
+    /// Goes on from a saved state.
+    pub(super) fn resumed(&mut self, state: &State) {
+        self.newest = state.history.last().cloned().unwrap_or_default();
     }
 
     /// Reports a step, if it is time to.
@@ -60,40 +64,28 @@ impl Pace {
         }
     }
 
-    /// Reports a finished epoch.
+    /// Reports an epoch as it ends, perhaps before all its batches are done.
     pub(super) fn after_epoch(
         &mut self,
         state: &State,
         mut values: BTreeMap<String, f64>,
-        speed: f64,
+        speed: Option<f64>,
         monitor: &mut dyn Monitor,
     ) {
         let shown: Vec<String> = describe(&values);
-        let message = format!(
-            "epoch {}/{}: {}",
-            state.epoch,
-            self.epochs,
-            shown.join(", ")
-        );
+        let epoch = state.epoch + 1;
+        let short = if state.batch < self.batches {
+            format!(", ended after batch {} of {}", state.batch, self.batches)
+        } else {
+            String::new()
+        };
+        let message = format!("epoch {epoch}/{}{short}: {}", self.epochs, shown.join(", "));
         monitor.log(LogLevel::Info, message);
-        values.insert("samples_per_second".to_owned(), speed);
+        values.extend(speed.map(|speed| ("samples_per_second".to_owned(), speed)));
         self.newest.extend(values.clone());
         monitor.metrics(self.point(state, values));
-        monitor.progress(self.progress(state, state.epoch));
+        monitor.progress(self.progress(state, epoch));
         self.last_progress = Instant::now();
-    }
-
-    /// Tells whether to save the state, and notes that it is done.
-    pub(super) fn checkpoint_due(&mut self, step: u64) -> bool {
-        let by_steps = self
-            .plan
-            .every_steps
-            .is_some_and(|n| step.is_multiple_of(n));
-        let due = by_steps || self.last_checkpoint.elapsed() >= self.plan.every;
-        if due {
-            self.last_checkpoint = Instant::now();
-        }
-        due
     }
 
     fn point(&self, state: &State, values: BTreeMap<String, f64>) -> MetricPoint {

@@ -1,10 +1,12 @@
-//! The training loop: steps, epochs, validation and what follows from it.
+//! The training loop: epochs, what is asked of it meanwhile, and what follows from validation.
 
-use std::{collections::BTreeMap, time::Instant};
+mod passes;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 
 use burn::tensor::Tensor;
 use nereid_core::{
-    engine::{EngineError, Monitor, Snapshot, TrainTask},
+    engine::{EngineError, Monitor, TrainTask},
     events::LogLevel,
     jobs::Directive,
     models::Preprocessing,
@@ -12,22 +14,19 @@ use nereid_core::{
 };
 
 use super::{
-    batches::{self, BatchTargets},
-    callbacks,
+    callbacks::{self, CheckpointPlan},
     metrics::{Measures, Tally},
     objective::Objective,
     optimizer::Optimizer,
     pace::Pace,
-    split::{Part, Splits},
-    state::{self, State},
+    snapshots::Snapshots,
+    split::Splits,
+    state::{self, Bounds, Frozen, State},
 };
 use crate::{
-    network::{Mode, Network, TrainingPass, host},
+    network::Network,
     random::{self, Purpose},
 };
-
-/// Least batch of an evaluation; it needs less memory than training does.
-const EVALUATION_BATCH: usize = 128;
 
 /// A training under way.
 pub(super) struct Session<'a> {
@@ -42,7 +41,9 @@ pub(super) struct Session<'a> {
     /// Indices of the weights that the optimiser changes.
     trainable: Vec<usize>,
     best: Option<Vec<Tensor<1>>>,
-    fingerprint: String,
+    fingerprint: Arc<str>,
+    snapshots: Snapshots,
+    pace: Pace,
 }
 
 impl<'a> Session<'a> {
@@ -68,11 +69,13 @@ impl<'a> Session<'a> {
             .iter()
             .map(|&i| network.parameters[i].value.clone())
             .collect();
-        let rows = splits.samples(&splits.train).rows;
+        let plan = CheckpointPlan::of(&spec.callbacks);
         Ok(Self {
             optimizer: Optimizer::new(&spec.optimizer, &spec.fit, &weights),
             state: State::new(spec.optimizer.learning_rate(), spec.callbacks.len()),
-            fingerprint: state::fingerprint(task, rows)?,
+            fingerprint: state::fingerprint(task, splits)?,
+            snapshots: Snapshots::new(task.scratch, plan),
+            pace: Pace::new(spec, batches(spec, splits)),
             spec,
             splits,
             preprocessing,
@@ -85,10 +88,18 @@ impl<'a> Session<'a> {
     }
 
     /// Goes on from a saved state.
-    pub(super) fn restore(&mut self, bytes: &[u8], classes: usize) -> Result<(), EngineError> {
+    pub(super) fn restore(&mut self, path: &Path, classes: usize) -> Result<(), EngineError> {
+        let bounds = Bounds {
+            epochs: self.spec.fit.epochs,
+            batches: self.batches(),
+            rows: self.splits.train.rows.len(),
+            callbacks: self.spec.callbacks.len(),
+            classes,
+        };
         let (network, optimizer) = (&mut self.network, &mut self.optimizer);
-        let (state, best) = state::restore(bytes, &self.fingerprint, network, optimizer)?;
-        state.tally.check(classes)?;
+        let (state, best) = state::restore(path, &self.fingerprint, &bounds, network, optimizer)?;
+        self.snapshots.resumed(state.step);
+        self.pace.resumed(&state);
         self.state = state;
         self.best = best;
         Ok(())
@@ -96,13 +107,16 @@ impl<'a> Session<'a> {
 
     /// Trains to the end and leaves the weights to publish in `network`.
     pub(super) fn run(&mut self, monitor: &mut dyn Monitor) -> Result<(), EngineError> {
-        let mut pace = Pace::new(self.spec, self.batches());
+        let started = Instant::now();
         while self.state.epoch < self.spec.fit.epochs && !self.state.finished {
-            self.epoch(&mut pace, monitor)?;
+            self.epoch(monitor)?;
         }
-        if let (Some(best), Some(epoch)) = (self.best.take(), self.state.best_epoch) {
+        if let Some(summary) = self.snapshots.summary(started.elapsed()) {
+            monitor.log(LogLevel::Debug, summary);
+        }
+        if let (Some(best), Some(epoch)) = (&self.best, self.state.best_epoch) {
             for (parameter, value) in self.network.parameters.iter_mut().zip(best) {
-                parameter.value = value;
+                parameter.value = value.clone();
             }
             let message = format!("restored the weights of epoch {}", epoch + 1);
             monitor.log(LogLevel::Info, message);
@@ -121,8 +135,7 @@ impl<'a> Session<'a> {
     }
 
     fn batches(&self) -> usize {
-        let batch = self.spec.fit.batch_size.max(1) as usize;
-        self.splits.train.rows.len().div_ceil(batch)
+        batches(self.spec, self.splits)
     }
 
     /// Order of the training rows in an epoch.
@@ -136,101 +149,78 @@ impl<'a> Session<'a> {
         order
     }
 
-    fn epoch(&mut self, pace: &mut Pace, monitor: &mut dyn Monitor) -> Result<(), EngineError> {
+    /// Trains an epoch, or what is left of it.
+    fn epoch(&mut self, monitor: &mut dyn Monitor) -> Result<(), EngineError> {
         let order = self.order(self.state.epoch);
         let batch = self.spec.fit.batch_size.max(1) as usize;
         let (started, before) = (Instant::now(), self.state.tally.samples);
+        let mut ending = self.heed(monitor)?;
         for rows in order.chunks(batch).skip(self.state.batch) {
+            if ending {
+                break;
+            }
             self.step(rows)?;
             self.state.batch += 1;
-            let values = || self.measures.values(&self.state.tally, "");
-            pace.after_step(&self.state, values, monitor);
-            if pace.checkpoint_due(self.state.step) {
-                self.checkpoint(monitor)?;
-            }
-            obey(monitor)?;
+            ending = self.after_step(monitor)?;
         }
+        if ending {
+            return self.end_early(started, before, monitor);
+        }
+        self.end_epoch(self.speed(started, before), monitor)?;
+        self.checkpoint(monitor);
+        Ok(())
+    }
+
+    /// Samples trained on per second since a count of them.
+    fn speed(&self, started: Instant, before: u64) -> Option<f64> {
         let seconds = started.elapsed().as_secs_f64().max(1e-9);
+        let samples = self.state.tally.samples - before;
         #[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
-        let speed = (self.state.tally.samples - before) as f64 / seconds;
-        self.end_epoch(speed, pace, monitor)
+        (samples > 0).then(|| samples as f64 / seconds)
     }
 
-    /// Changes the weights once.
-    fn step(&mut self, rows: &[usize]) -> Result<(), EngineError> {
-        let samples = self.splits.samples(&self.splits.train);
-        let batch = batches::assemble(samples, rows, self.preprocessing, &self.network.device);
-        let leaves: Vec<Tensor<1>> = self
-            .network
-            .parameters
-            .iter()
-            .map(|p| {
-                let value = p.value.clone();
-                if p.trainable {
-                    value.autodiff().require_grad()
-                } else {
-                    value
-                }
-            })
-            .collect();
-        let mut pass = TrainingPass {
-            seed: self.spec.fit.seed,
-            step: self.state.step,
-            moving: Vec::new(),
-        };
-        let mut mode = Mode::Training(&mut pass);
-        let ending = self.objective.ending;
-        let outputs = self
-            .network
-            .forward(&leaves, batch.input, ending, &mut mode);
-        let loss = self.objective.loss(outputs.clone(), &batch.targets, true);
-        self.count(&outputs.inner(), &loss.clone().inner(), &batch.targets)?;
-        let mut gradients = loss.backward();
-        self.optimizer.begin_step();
-        for (slot, &index) in self.trainable.iter().enumerate() {
-            let Some(gradient) = leaves[index].grad_remove(&mut gradients) else {
-                continue;
-            };
-            let weight = self.network.parameters[index].value.clone();
-            let new = self
-                .optimizer
-                .update(slot, weight, gradient, self.state.rate);
-            self.network.parameters[index].value = new;
+    /// Reports a step and does what is asked; tells whether to end training here.
+    fn after_step(&mut self, monitor: &mut dyn Monitor) -> Result<bool, EngineError> {
+        let directive = monitor.directive();
+        // The step that ends an epoch is reported with what validation finds.
+        if matches!(directive, Directive::Continue | Directive::Suspend) {
+            let (measures, state) = (&self.measures, &self.state);
+            let values = || measures.values(&state.tally, "");
+            self.pace.after_step(state, values, monitor);
         }
-        for (index, value) in pass.moving {
-            self.network.parameters[index].value = value;
+        let ending = self.obey(directive, monitor)?;
+        if !ending {
+            self.checkpoint(monitor);
         }
-        self.state.step += 1;
-        Ok(())
+        Ok(ending)
     }
 
-    fn count(
+    /// Ends training as asked: the epoch under way, if any of it is done, is the last one.
+    fn end_early(
         &mut self,
-        outputs: &Tensor<2>,
-        loss: &Tensor<1>,
-        targets: &BatchTargets,
+        started: Instant,
+        before: u64,
+        monitor: &mut dyn Monitor,
     ) -> Result<(), EngineError> {
-        let loss = scalar(loss)?;
-        if !loss.is_finite() {
-            return Err(self.diverged(format!("the loss is {loss}")));
+        if self.state.step == 0 {
+            // Weights as they were drawn are no model worth publishing.
+            return Err(EngineError::Stopped);
         }
-        let outputs = host(outputs.clone())?;
-        let tally = &mut self.state.tally;
-        self.measures.add(tally, &outputs, targets, loss, false);
+        let message = format!(
+            "training ends early, as asked, after step {}",
+            self.state.step
+        );
+        monitor.log(LogLevel::Info, message);
+        if self.state.batch > 0 {
+            self.end_epoch(self.speed(started, before), monitor)?;
+        }
+        self.state.finished = true;
         Ok(())
-    }
-
-    fn diverged(&self, what: String) -> EngineError {
-        EngineError::Diverged {
-            step: self.state.step,
-            what,
-        }
     }
 
     fn end_epoch(
         &mut self,
-        speed: f64,
-        pace: &mut Pace,
+        speed: Option<f64>,
         monitor: &mut dyn Monitor,
     ) -> Result<(), EngineError> {
         self.check_weights()?;
@@ -258,86 +248,58 @@ impl<'a> Session<'a> {
         }
         values.insert("learning_rate".to_owned(), rate);
         self.state.history.push(values.clone());
+        self.pace.after_epoch(&self.state, values, speed, monitor);
         self.state.epoch += 1;
         self.state.batch = 0;
         self.state.tally = Tally::default();
         self.state.finished = verdict.stop.is_some();
-        pace.after_epoch(&self.state, values, speed, monitor);
         for note in verdict.notes.into_iter().chain(verdict.stop) {
             monitor.log(LogLevel::Info, note);
         }
         Ok(())
     }
 
-    fn check_weights(&self) -> Result<(), EngineError> {
-        for parameter in &self.network.parameters {
-            // A sum is finite only if all its terms are.
-            let sum = scalar(&parameter.value.clone().abs().mean())?;
-            if !sum.is_finite() {
-                return Err(self.diverged(format!("{} holds {sum}", parameter.name)));
-            }
+    /// Saves the state beside the training, if it is time to and the last time is done with.
+    ///
+    /// Not between an epoch's last batch and its validation: a snapshot of a step comes after
+    /// all metric points up to that step, so that a training that goes on from it repeats none.
+    fn checkpoint(&mut self, monitor: &mut dyn Monitor) {
+        let due = self.snapshots.poll(self.state.step, monitor);
+        if due && self.state.batch < self.batches() {
+            let parts = (&self.fingerprint, &self.state, &self.network);
+            let best = self.best.as_deref();
+            let freeze = || Frozen::new(parts, &self.optimizer, best);
+            self.snapshots.begin(freeze, monitor);
         }
-        Ok(())
     }
 
-    /// Measures the network, without dropout and gradients, on some rows.
-    pub(super) fn evaluate(
-        &self,
-        part: &Part,
-        matrix: bool,
+    /// Asks what to do and does it; tells whether to end training here.
+    fn heed(&mut self, monitor: &mut dyn Monitor) -> Result<bool, EngineError> {
+        let directive = monitor.directive();
+        self.obey(directive, monitor)
+    }
+
+    fn obey(
+        &mut self,
+        directive: Directive,
         monitor: &mut dyn Monitor,
-    ) -> Result<Tally, EngineError> {
-        let samples = self.splits.samples(part);
-        let weights: Vec<_> = self
-            .network
-            .parameters
-            .iter()
-            .map(|p| p.value.clone())
-            .collect();
-        let batch = (self.spec.fit.batch_size as usize).max(EVALUATION_BATCH);
-        let mut tally = Tally::default();
-        for rows in part.rows.chunks(batch) {
-            let batch = batches::assemble(samples, rows, self.preprocessing, &self.network.device);
-            let ending = self.objective.ending;
-            let mut mode = Mode::Inference;
-            let outputs = self
-                .network
-                .forward(&weights, batch.input, ending, &mut mode);
-            let loss = self.objective.loss(outputs.clone(), &batch.targets, false);
-            let (loss, outputs) = (scalar(&loss)?, host(outputs)?);
-            self.measures
-                .add(&mut tally, &outputs, &batch.targets, loss, matrix);
-            obey(monitor)?;
+    ) -> Result<bool, EngineError> {
+        match directive {
+            Directive::Continue => Ok(false),
+            Directive::Finish => Ok(true),
+            Directive::Suspend => {
+                let parts = (&self.fingerprint, &self.state, &self.network);
+                let best = self.best.as_deref();
+                let frozen = Frozen::new(parts, &self.optimizer, best);
+                self.snapshots.last(frozen, monitor);
+                Err(EngineError::Stopped)
+            }
+            Directive::Stop => Err(EngineError::Stopped),
         }
-        Ok(tally)
-    }
-
-    fn checkpoint(&self, monitor: &mut dyn Monitor) -> Result<(), EngineError> {
-        let bytes = state::save(
-            &self.fingerprint,
-            &self.state,
-            &self.network,
-            &self.optimizer,
-            self.best.as_deref(),
-        )?;
-        let step = self.state.step;
-        monitor.checkpoint(Snapshot { step, bytes });
-        Ok(())
     }
 }
 
-/// Asks whether to go on.
-pub(super) fn obey(monitor: &mut dyn Monitor) -> Result<(), EngineError> {
-    match monitor.directive() {
-        Directive::Continue => Ok(()),
-        Directive::Stop | Directive::Lost => Err(EngineError::Stopped),
-    }
-}
-
-fn scalar(tensor: &Tensor<1>) -> Result<f64, EngineError> {
-    tensor
-        .clone()
-        .try_into_scalar::<f32>()
-        .map(f64::from)
-        .map_err(|e| EngineError::Internal(format!("reading a number: {e}")))
+fn batches(spec: &TrainSpec, splits: &Splits) -> usize {
+    let batch = spec.fit.batch_size.max(1) as usize;
+    splits.train.rows.len().div_ceil(batch)
 }

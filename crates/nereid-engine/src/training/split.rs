@@ -6,7 +6,7 @@ use nereid_core::{
 };
 
 use crate::{
-    data::{Samples, load},
+    data::{Check, Samples, load},
     random::{self, Purpose},
 };
 
@@ -27,10 +27,10 @@ pub(super) struct Part {
 
 impl Splits {
     /// Reads all datasets of a task and draws the splits.
-    pub(super) fn load(task: &TrainTask<'_>) -> Result<Self, EngineError> {
+    pub(super) fn load(task: &TrainTask<'_>, check: &mut Check<'_>) -> Result<Self, EngineError> {
         let schema = &task.train.schema;
         let fit = &task.spec.fit;
-        let train = load(&task.train, schema)?;
+        let train = load(&task.train, schema, check)?;
         let mut order: Vec<usize> = (0..train.rows).collect();
         let sizes = split_sizes(train.rows as u64, fit.validation_split, fit.test_split);
         let [_, validation, test] = sizes.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
@@ -52,10 +52,12 @@ impl Splits {
             test: part(held_out),
         };
         if let Some(input) = &task.validation {
-            splits.validation = Some(splits.add(load(input, schema)?));
+            check()?;
+            splits.validation = Some(splits.add(load(input, schema, check)?));
         }
         if let Some(input) = &task.test {
-            splits.test = Some(splits.add(load(input, schema)?));
+            check()?;
+            splits.test = Some(splits.add(load(input, schema, check)?));
         }
         if splits.train.rows.is_empty() {
             let detail = "no rows are left to train on".to_owned();

@@ -1,18 +1,23 @@
 //! Where a training stands, and how it is saved and found again.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap, io::Write, path::Path, sync::Arc};
 
 use burn::tensor::Tensor;
 use nereid_core::engine::{EngineError, TrainTask};
 use serde::{Deserialize, Serialize};
 
-use super::{callbacks::CallbackState, exact, metrics::Tally, optimizer::Optimizer};
+use super::{callbacks::CallbackState, exact, metrics::Tally, optimizer::Optimizer, split::Splits};
 use crate::{
-    network::{Network, flat, host},
-    tensors_file::TensorsFile,
+    data::Samples,
+    guard,
+    network::{Network, flat},
+    tensors_file::{self, TensorsFile},
 };
 
 const METADATA_KEY: &str = "nereid";
+
+/// Raised whenever a state of before would be read wrongly, or trained on differently.
+const FORMAT: u32 = 1;
 
 /// Everything but tensors. Random numbers need no state: they follow from seed and position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +39,18 @@ pub(super) struct State {
     pub(super) history: Vec<BTreeMap<String, f64>>,
     /// Epoch (from 0) of the weights kept as the best.
     pub(super) best_epoch: Option<u32>,
-    /// Whether a callback ended training.
+    /// Whether a callback or the caller ended training.
     pub(super) finished: bool,
+}
+
+/// What the spec and the data allow a state to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) epochs: u32,
+    pub(super) batches: usize,
+    pub(super) rows: usize,
+    pub(super) callbacks: usize,
+    pub(super) classes: usize,
 }
 
 impl State {
@@ -52,79 +67,137 @@ impl State {
             finished: false,
         }
     }
+
+    /// Checks numbers read from a file, by which the training counts and indexes later.
+    fn check(&self, bounds: &Bounds) -> Result<(), EngineError> {
+        let steps = u64::from(self.epoch) * bounds.batches as u64 + self.batch as u64;
+        // Training that was ended within an epoch did fewer steps than its epochs have.
+        let counted = self.step == steps || (self.finished && self.step < steps);
+        let fits = self.epoch <= bounds.epochs
+            && self.batch <= bounds.batches
+            && counted
+            && self.rate.is_finite()
+            && self.callbacks.len() == bounds.callbacks
+            && self.history.len() == self.epoch as usize
+            && self.best_epoch.is_none_or(|epoch| epoch < self.epoch)
+            && self.tally.fits(bounds.classes, bounds.rows);
+        if fits {
+            return Ok(());
+        }
+        Err(bad("its numbers contradict each other or the spec"))
+    }
 }
 
 #[derive(Serialize, Deserialize)]
-struct Header {
+struct Header<'a> {
+    format: u32,
     /// What was trained on what: state fits nothing else.
-    fingerprint: String,
-    optimizer_steps: u64,
-    state: State,
+    fingerprint: Cow<'a, str>,
+    state: Cow<'a, State>,
 }
 
 /// Identifies spec, data and framework.
-pub(super) fn fingerprint(task: &TrainTask<'_>, rows: usize) -> Result<String, EngineError> {
+pub(super) fn fingerprint(task: &TrainTask<'_>, splits: &Splits) -> Result<Arc<str>, EngineError> {
+    let digests: Vec<u64> = splits.datasets().iter().map(Samples::digest).collect();
     let parts = (
         task.spec,
         &task.train.schema,
-        rows,
+        digests,
         crate::framework_version(),
     );
-    serde_json::to_string(&parts).map_err(|e| EngineError::Internal(format!("encoding spec: {e}")))
+    serde_json::to_string(&parts)
+        .map(Arc::from)
+        .map_err(|e| EngineError::Internal(format!("encoding spec: {e}")))
 }
 
-/// Encodes the whole state.
-pub(super) fn save(
-    fingerprint: &str,
-    state: &State,
-    network: &Network,
-    optimizer: &Optimizer,
-    best: Option<&[Tensor<1>]>,
-) -> Result<Vec<u8>, EngineError> {
-    let header = Header {
-        fingerprint: fingerprint.to_owned(),
-        optimizer_steps: optimizer.steps,
-        state: state.clone(),
-    };
-    let header = serde_json::to_string(&header)
-        .map_err(|e| EngineError::Internal(format!("encoding state: {e}")))?;
-    let mut file = TensorsFile::default();
-    file.metadata.insert(METADATA_KEY.to_owned(), header);
-    let mut push = |name: String, tensor: &Tensor<1>| {
-        let values = host(tensor.clone())?;
-        file.push(name, vec![values.len()], values);
-        Ok::<_, EngineError>(())
-    };
-    for (i, parameter) in network.parameters.iter().enumerate() {
-        push(format!("weights/{i}"), &parameter.value)?;
-    }
-    for (i, weight) in best.unwrap_or_default().iter().enumerate() {
-        push(format!("best/{i}"), weight)?;
-    }
-    for (i, slots) in optimizer.slots.iter().enumerate() {
-        for (j, slot) in slots.iter().enumerate() {
-            push(format!("optimizer/{i}/{j}"), slot)?;
+/// A state caught between two steps.
+///
+/// Its tensors are handles that share the training's buffers. Each step makes new tensors, and
+/// the framework writes into a buffer only if nobody else holds it, so that what was caught
+/// stays as it is while the training goes on.
+pub(super) struct Frozen {
+    fingerprint: Arc<str>,
+    state: State,
+    tensors: Vec<(String, Tensor<1>)>,
+}
+
+impl Frozen {
+    pub(super) fn new(
+        (fingerprint, state, network): (&Arc<str>, &State, &Network),
+        optimizer: &Optimizer,
+        best: Option<&[Tensor<1>]>,
+    ) -> Self {
+        let weights = network.parameters.iter().enumerate();
+        let weights = weights.map(|(i, p)| (format!("weights/{i}"), p.value.clone()));
+        let best = best.unwrap_or_default().iter().enumerate();
+        let best = best.map(|(i, weight)| (format!("best/{i}"), weight.clone()));
+        let slots = optimizer.slots.iter().enumerate().flat_map(|(i, slots)| {
+            let slots = slots.iter().enumerate();
+            slots.map(move |(j, slot)| (format!("optimizer/{i}/{j}"), slot.clone()))
+        });
+        Self {
+            fingerprint: Arc::clone(fingerprint),
+            state: state.clone(),
+            tensors: weights.chain(best).chain(slots).collect(),
         }
     }
-    file.to_bytes()
+
+    /// Returns the steps done.
+    pub(super) fn step(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Writes the whole state, letting go of each tensor as soon as it is written.
+    pub(super) fn write(self, out: &mut impl Write) -> Result<(), EngineError> {
+        let header = Header {
+            format: FORMAT,
+            fingerprint: Cow::Borrowed(&self.fingerprint),
+            state: Cow::Borrowed(&self.state),
+        };
+        let header = serde_json::to_string(&header)
+            .map_err(|e| EngineError::Internal(format!("encoding state: {e}")))?;
+        tensors_file::stream(out, (METADATA_KEY, header), self.tensors)
+    }
 }
 
 /// Restores a saved state into network and optimiser; returns it with the best weights so far.
+///
+/// # Errors
+/// [`EngineError::BadState`], whatever is wrong with the file.
 pub(super) fn restore(
-    bytes: &[u8],
+    path: &Path,
     fingerprint: &str,
+    bounds: &Bounds,
     network: &mut Network,
     optimizer: &mut Optimizer,
 ) -> Result<(State, Option<Vec<Tensor<1>>>), EngineError> {
-    let invalid = |what: &str| EngineError::InvalidInput(format!("saved state: {what}"));
+    let read = || {
+        let bytes = std::fs::read(path).map_err(|e| bad(&e.to_string()))?;
+        decode(&bytes, fingerprint, bounds, network, optimizer)
+    };
+    guard::panics("restoring a state", read).map_err(|e| match e {
+        EngineError::BadState(_) => e,
+        other => bad(&other.to_string()),
+    })
+}
+
+fn decode(
+    bytes: &[u8],
+    fingerprint: &str,
+    bounds: &Bounds,
+    network: &mut Network,
+    optimizer: &mut Optimizer,
+) -> Result<(State, Option<Vec<Tensor<1>>>), EngineError> {
     let mut file = TensorsFile::from_bytes(bytes)?;
     let header = file.metadata.get(METADATA_KEY);
-    let header = header.ok_or_else(|| invalid("its header is missing"))?;
-    let header: Header =
-        serde_json::from_str(header).map_err(|e| invalid(&format!("its header: {e}")))?;
-    if header.fingerprint != fingerprint {
-        return Err(invalid("it belongs to another spec, dataset or version"));
+    let header = header.ok_or_else(|| bad("its header is missing"))?;
+    let header: Header<'_> =
+        serde_json::from_str(header).map_err(|e| bad(&format!("its header: {e}")))?;
+    if header.format != FORMAT || header.fingerprint != fingerprint {
+        return Err(bad("it belongs to another spec, dataset or version"));
     }
+    let state = header.state.into_owned();
+    state.check(bounds)?;
     let device = network.device.clone();
     let mut take = |name: String, like: &Tensor<1>| {
         let values = file.take(&name, &like.dims())?;
@@ -138,12 +211,16 @@ pub(super) fn restore(
             *slot = take(format!("optimizer/{i}/{j}"), slot)?;
         }
     }
-    optimizer.steps = header.optimizer_steps;
-    let best = header.state.best_epoch.map(|_| {
+    optimizer.steps = state.step;
+    let best = state.best_epoch.map(|_| {
         let parameters = network.parameters.iter().enumerate();
         parameters
             .map(|(i, p)| take(format!("best/{i}"), &p.value))
             .collect::<Result<Vec<_>, _>>()
     });
-    Ok((header.state, best.transpose()?))
+    Ok((state, best.transpose()?))
+}
+
+fn bad(what: &str) -> EngineError {
+    EngineError::BadState(what.to_owned())
 }

@@ -11,6 +11,7 @@
 
 mod data;
 mod digits;
+mod directions;
 mod mnist;
 mod networks;
 mod resume;

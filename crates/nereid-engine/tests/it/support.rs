@@ -19,6 +19,7 @@ use nereid_core::{
 };
 use nereid_engine::engine;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Files of a dataset in memory.
 #[derive(Clone, Default)]
@@ -78,7 +79,10 @@ pub fn spec(mut spec: Value) -> TrainSpec {
     violations.into_result(read).unwrap().unwrap()
 }
 
-/// Records everything and stops where it is told to.
+/// Tells what to do each time it is asked, from the number of times before.
+pub type Directions = Box<dyn FnMut(usize) -> Directive + Send>;
+
+/// Records everything and gives directions.
 #[derive(Default)]
 pub struct Recorder {
     pub phases: Vec<JobPhase>,
@@ -86,9 +90,31 @@ pub struct Recorder {
     pub progress: Vec<Progress>,
     pub lines: Vec<String>,
     pub snapshots: Vec<Snapshot>,
-    pub stop_at_snapshot: Option<usize>,
+    pub scratch: Scratch,
+    /// Times that directions were asked for.
+    pub asked: usize,
+    pub directions: Option<Directions>,
     /// Whether log lines are not printed.
     pub quiet: bool,
+}
+
+/// Folder for snapshots, removed with its recorder.
+pub struct Scratch(pub TempDir);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+impl Recorder {
+    pub fn directed(directions: impl FnMut(usize) -> Directive + Send + 'static) -> Self {
+        Self {
+            directions: Some(Box::new(directions)),
+            quiet: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Monitor for Recorder {
@@ -111,10 +137,10 @@ impl Monitor for Recorder {
         self.snapshots.push(snapshot);
     }
     fn directive(&mut self) -> Directive {
-        match self.stop_at_snapshot {
-            Some(n) if self.snapshots.len() >= n => Directive::Stop,
-            _ => Directive::Continue,
-        }
+        let n = self.asked;
+        self.asked += 1;
+        let directions = self.directions.as_mut();
+        directions.map_or(Directive::Continue, |directions| directions(n))
     }
 }
 
@@ -122,10 +148,11 @@ impl Monitor for Recorder {
 pub fn train(
     spec: &TrainSpec,
     data: &DataInput,
-    resume: Option<Vec<u8>>,
+    resume: Option<&Path>,
     output: &Path,
     monitor: &mut Recorder,
 ) -> Result<TrainedModel, EngineError> {
+    let scratch = monitor.scratch.0.path().to_owned();
     let task = TrainTask {
         spec,
         train: data.clone(),
@@ -133,6 +160,7 @@ pub fn train(
         test: None,
         device: DeviceKind::Cpu,
         resume,
+        scratch: &scratch,
         output,
     };
     engine().trainer.train(&task, monitor)
@@ -149,5 +177,16 @@ impl Numbers {
         self.0 ^= self.0 >> 27;
         let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
         f64::from(u32::try_from(high).unwrap()) / (f64::from(u32::MAX) + 1.0)
+    }
+
+    /// Returns a whole number from 0 to below `n`.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "small and not negative"
+    )]
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() * n as f64) as usize
     }
 }

@@ -1,0 +1,144 @@
+//! One pass over rows: a training step, an evaluation.
+
+use burn::tensor::Tensor;
+use nereid_core::engine::{EngineError, Monitor};
+
+use super::Session;
+use crate::{
+    network::{Mode, TrainingPass, host},
+    training::{
+        batches::{self, BatchTargets},
+        metrics::Tally,
+        split::Part,
+    },
+};
+
+/// Least batch of an evaluation; it needs less memory than training does.
+const EVALUATION_BATCH: usize = 128;
+
+impl Session<'_> {
+    /// Changes the weights once.
+    pub(super) fn step(&mut self, rows: &[usize]) -> Result<(), EngineError> {
+        let samples = self.splits.samples(&self.splits.train);
+        let batch = batches::assemble(samples, rows, self.preprocessing, &self.network.device);
+        let leaves: Vec<Tensor<1>> = self
+            .network
+            .parameters
+            .iter()
+            .map(|p| {
+                let value = p.value.clone();
+                if p.trainable {
+                    value.autodiff().require_grad()
+                } else {
+                    value
+                }
+            })
+            .collect();
+        let mut pass = TrainingPass {
+            seed: self.spec.fit.seed,
+            step: self.state.step,
+            moving: Vec::new(),
+        };
+        let mut mode = Mode::Training(&mut pass);
+        let ending = self.objective.ending;
+        let outputs = self
+            .network
+            .forward(&leaves, batch.input, ending, &mut mode);
+        let loss = self.objective.loss(outputs.clone(), &batch.targets, true);
+        self.count(&outputs.inner(), &loss.clone().inner(), &batch.targets)?;
+        let mut gradients = loss.backward();
+        self.optimizer.begin_step();
+        for (slot, &index) in self.trainable.iter().enumerate() {
+            let Some(gradient) = leaves[index].grad_remove(&mut gradients) else {
+                continue;
+            };
+            let weight = self.network.parameters[index].value.clone();
+            let new = self
+                .optimizer
+                .update(slot, weight, gradient, self.state.rate);
+            self.network.parameters[index].value = new;
+        }
+        for (index, value) in pass.moving {
+            self.network.parameters[index].value = value;
+        }
+        self.state.step += 1;
+        Ok(())
+    }
+
+    fn count(
+        &mut self,
+        outputs: &Tensor<2>,
+        loss: &Tensor<1>,
+        targets: &BatchTargets,
+    ) -> Result<(), EngineError> {
+        let loss = scalar(loss)?;
+        if !loss.is_finite() {
+            return Err(self.diverged(format!("the loss is {loss}")));
+        }
+        let outputs = host(outputs.clone())?;
+        let tally = &mut self.state.tally;
+        self.measures.add(tally, &outputs, targets, loss, false);
+        Ok(())
+    }
+
+    pub(super) fn diverged(&self, what: String) -> EngineError {
+        EngineError::Diverged {
+            step: self.state.step,
+            what,
+        }
+    }
+
+    pub(super) fn check_weights(&self) -> Result<(), EngineError> {
+        for parameter in &self.network.parameters {
+            // A sum is finite only if all its terms are.
+            let sum = scalar(&parameter.value.clone().abs().mean())?;
+            if !sum.is_finite() {
+                return Err(self.diverged(format!("{} holds {sum}", parameter.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures the network, without dropout and gradients, on some rows.
+    ///
+    /// An early end of training is no reason to cut this short: the model's metrics come from it.
+    pub(in crate::training) fn evaluate(
+        &mut self,
+        part: &Part,
+        matrix: bool,
+        monitor: &mut dyn Monitor,
+    ) -> Result<Tally, EngineError> {
+        let samples = self.splits.samples(part);
+        let weights: Vec<_> = self
+            .network
+            .parameters
+            .iter()
+            .map(|p| p.value.clone())
+            .collect();
+        let batch = (self.spec.fit.batch_size as usize).max(EVALUATION_BATCH);
+        let mut tally = Tally::default();
+        for rows in part.rows.chunks(batch) {
+            let batch = batches::assemble(samples, rows, self.preprocessing, &self.network.device);
+            let ending = self.objective.ending;
+            let mut mode = Mode::Inference;
+            let outputs = self
+                .network
+                .forward(&weights, batch.input, ending, &mut mode);
+            let loss = self.objective.loss(outputs.clone(), &batch.targets, false);
+            let (loss, outputs) = (scalar(&loss)?, host(outputs)?);
+            self.measures
+                .add(&mut tally, &outputs, &batch.targets, loss, matrix);
+            self.snapshots.collect(monitor);
+            self.heed(monitor)?;
+        }
+        Ok(tally)
+    }
+}
+
+fn scalar(tensor: &Tensor<1>) -> Result<f64, EngineError> {
+    tensor
+        .clone()
+        .try_into_scalar::<f32>()
+        .map(f64::from)
+        .map_err(|e| EngineError::Internal(format!("reading a number: {e}")))
+}
