@@ -1,18 +1,16 @@
-//! Checkpoints on their way to S3 and back: stored beside the training, latest wins.
+//! Checkpoints on their way to S3: stored beside the training, from files, latest wins.
 
 use std::{
-    collections::VecDeque,
+    path::Path,
     sync::{Arc, Mutex},
 };
 
-use bytes::Bytes;
 use nereid_core::{
     engine::Snapshot,
     events::LogLevel,
     jobs::{CheckpointRef, Claim},
 };
-use nereid_objects::PutOptions;
-use sha2::{Digest, Sha256};
+use nereid_objects::{PutOptions, Stored};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -24,24 +22,47 @@ use crate::{
     worker::Context,
 };
 
-/// Checkpoints kept per job: the newest, and one to fall back on.
-const KEPT: usize = 2;
+/// A snapshot that nobody has stored yet; its file is deleted with it.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    snapshot: Snapshot,
+    /// Metric points that came before it.
+    points: u64,
+}
+
+impl Waiting {
+    pub(crate) fn new(snapshot: Snapshot, points: u64) -> Self {
+        Self { snapshot, points }
+    }
+
+    fn path(&self) -> &Path {
+        &self.snapshot.path
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // Best effort: what is left goes with the scratch folder.
+        let _ = std::fs::remove_file(self.path());
+    }
+}
 
 /// Holds the newest snapshot that nobody has begun to store.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Slot {
-    newest: Mutex<Option<Snapshot>>,
+    newest: Mutex<Option<Waiting>>,
     filled: Notify,
 }
 
 impl Slot {
     /// Puts in a snapshot; one that still waits is superseded.
-    pub(crate) fn put(&self, snapshot: Snapshot) {
-        *lock(&self.newest) = Some(snapshot);
+    pub(crate) fn put(&self, snapshot: Waiting) {
+        let superseded = lock(&self.newest).replace(snapshot);
         self.filled.notify_one();
+        drop(superseded);
     }
 
-    fn take(&self) -> Option<Snapshot> {
+    fn take(&self) -> Option<Waiting> {
         lock(&self.newest).take()
     }
 }
@@ -54,12 +75,12 @@ pub(crate) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Starts the task; `resumed` is the checkpoint that the training goes on from.
+    /// Starts the task; `resumed` is the step that the training goes on from.
     pub(crate) fn start(
         ctx: &Arc<Context>,
         attempt: &Arc<Attempt>,
         claim: &Claim,
-        resumed: Option<CheckpointRef>,
+        resumed: Option<u64>,
     ) -> Self {
         let slot = Arc::new(Slot::default());
         let closing = CancellationToken::new();
@@ -72,7 +93,7 @@ impl Checkpoints {
                 claim.fence.epoch,
                 claim.fence.claim
             ),
-            stored: resumed.into_iter().collect(),
+            newest: resumed,
         };
         let task = ctx
             .runs
@@ -109,8 +130,8 @@ struct Keeper {
     ctx: Arc<Context>,
     attempt: Arc<Attempt>,
     folder: String,
-    /// What lies in S3, oldest first.
-    stored: VecDeque<CheckpointRef>,
+    /// Step of the newest checkpoint that is stored.
+    newest: Option<u64>,
 }
 
 impl Keeper {
@@ -131,19 +152,21 @@ impl Keeper {
     }
 
     /// Stores a snapshot; a failure costs only the way back to it.
-    async fn keep(&mut self, snapshot: Snapshot) {
-        let step = snapshot.step;
+    async fn keep(&mut self, snapshot: Waiting) {
+        let step = snapshot.snapshot.step;
         // Asked to stop right after a checkpoint was due, a training takes the same one again.
-        if self.stored.back().is_some_and(|c| c.step == step) {
+        if self.newest == Some(step) {
             return;
         }
-        let attempt = Arc::clone(&self.attempt);
         let stored = tokio::select! {
-            () = attempt.ordered(Order::Lost) => return,
+            () = self.attempt.ordered(Order::Lost) => return,
             stored = self.store(snapshot) => stored,
         };
         match stored {
-            Ok(()) => tracing::debug!(job = %self.attempt.fence.job, step, "checkpoint stored"),
+            Ok(()) => {
+                tracing::debug!(job = %self.attempt.fence.job, step, "checkpoint stored");
+                self.newest = Some(step);
+            }
             Err(RunError::Halted) => {}
             Err(e) => {
                 tracing::warn!(job = %self.attempt.fence.job, step, error = %e, "no checkpoint");
@@ -153,80 +176,53 @@ impl Keeper {
         }
     }
 
-    async fn store(&mut self, snapshot: Snapshot) -> Result<(), RunError> {
-        let step = snapshot.step;
+    async fn store(&self, snapshot: Waiting) -> Result<(), RunError> {
+        let (step, points) = (snapshot.snapshot.step, snapshot.points);
         let key = format!("{}{step}", self.folder);
-        let uri = self.ctx.objects.own(&key)?;
-        let bytes = Bytes::from(snapshot.bytes);
-        let objects = self.ctx.objects.clone();
-        let upload = drive("checkpoint", "checkpoint thread", async move || {
-            let options = PutOptions::default();
-            objects.put_bytes(&uri, bytes, &options).await
-        });
-        let stored = upload.await??;
+        let Stored { bytes, sha256, .. } = self.upload(&key, snapshot).await?;
         let checkpoint = CheckpointRef {
             key,
-            bytes: stored.bytes,
-            sha256: stored.sha256,
+            bytes,
+            sha256,
             step,
         };
+        // Who goes on from here reports no earlier step again: what came before must be written.
+        self.attempt.outbox.written(points).await;
         let (store, fence) = (&self.ctx.store, &self.attempt.fence);
-        self.attempt
+        let forgotten = self
+            .attempt
             .insist(|| store.set_checkpoint(fence, &checkpoint))
             .await?;
-        self.stored.push_back(checkpoint);
-        self.forget_old().await;
+        for old in forgotten {
+            self.delete(&old).await;
+        }
         Ok(())
     }
 
-    /// Removes checkpoints that nobody will go back to; what fails is left as garbage.
-    async fn forget_old(&mut self) {
-        while self.stored.len() > KEPT {
-            let Some(old) = self.stored.pop_front() else {
-                return;
-            };
-            let removed = match self.ctx.objects.own(&old.key) {
-                Ok(uri) => self.ctx.objects.delete(&uri).await.map_err(RunError::from),
-                Err(e) => Err(e.into()),
-            };
-            if let Err(e) = removed {
-                tracing::debug!(key = old.key, error = %e, "old checkpoint stays");
-            }
+    /// Uploads a snapshot and deletes its file.
+    async fn upload(&self, key: &str, snapshot: Waiting) -> Result<Stored, RunError> {
+        let uri = self.ctx.objects.own(key)?;
+        let objects = self.ctx.objects.clone();
+        let upload = drive("checkpoint", "checkpoint thread", async move || {
+            let options = PutOptions::default();
+            objects.upload_file(&uri, snapshot.path(), &options).await
+        });
+        Ok(upload.await??)
+    }
+
+    /// Removes a checkpoint that nobody will go back to; what fails is left to the sweep.
+    async fn delete(&self, old: &CheckpointRef) {
+        let removed = match self.ctx.objects.own(&old.key) {
+            Ok(uri) => self.ctx.objects.delete(&uri).await.map_err(RunError::from),
+            Err(e) => Err(e.into()),
+        };
+        if let Err(e) = removed {
+            tracing::debug!(key = old.key, error = %e, "old checkpoint stays");
         }
     }
 }
 
-/// Reads the checkpoint to go on from; none if there is none that is whole.
-pub(crate) async fn restore(
-    ctx: &Context,
-    attempt: &Attempt,
-    claim: &Claim,
-) -> Result<Option<Vec<u8>>, RunError> {
-    let Some(checkpoint) = &claim.checkpoint else {
-        return Ok(None);
-    };
-    let uri = ctx.objects.own(&checkpoint.key)?;
-    let limit = checkpoint.bytes;
-    let defect = match ctx.objects.get_bytes(&uri, limit).await {
-        Ok(bytes) if digest(bytes.clone()).await? == checkpoint.sha256 => {
-            let message = format!("goes on from the checkpoint of step {}", checkpoint.step);
-            attempt.log(LogLevel::Info, message);
-            return Ok(Some(bytes.into()));
-        }
-        Ok(_) => "its digest is another one".to_owned(),
-        Err(e) if e.is_retryable() => return Err(e.into()),
-        Err(e) => e.to_string(),
-    };
-    tracing::warn!(job = %claim.fence.job, key = checkpoint.key, defect, "checkpoint is damaged");
-    let message = format!(
-        "the checkpoint of step {} is damaged ({defect}); training starts over",
-        checkpoint.step
-    );
-    attempt.log(LogLevel::Warn, message);
-    Ok(None)
-}
-
-/// Removes all checkpoints of a job that succeeded and so never runs again.
+/// Removes all checkpoints of a job that has a result and so never runs again.
 pub(crate) async fn forget(ctx: &Context, claim: &Claim) {
     let removed = match ctx.objects.own(folder_of(claim)) {
         Ok(prefix) => ctx.objects.delete_prefix(&prefix).await,
@@ -237,8 +233,27 @@ pub(crate) async fn forget(ctx: &Context, claim: &Claim) {
     }
 }
 
-async fn digest(bytes: Bytes) -> Result<String, RunError> {
-    tokio::task::spawn_blocking(move || hex::encode(Sha256::digest(&bytes)))
-        .await
-        .map_err(|e| RunError::Internal(format!("digest of a checkpoint: {e}")))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_a_superseded_snapshot_is_deleted_and_the_newest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshot = |step: u64| {
+            let path = folder.path().join(step.to_string());
+            std::fs::write(&path, "state").unwrap();
+            Waiting::new(Snapshot { step, path }, 0)
+        };
+        let slot = Slot::default();
+        slot.put(snapshot(1));
+        slot.put(snapshot(2));
+        assert!(!folder.path().join("1").exists());
+        let newest = slot.take().unwrap();
+        assert_eq!(newest.snapshot.step, 2);
+        assert!(newest.path().exists());
+        slot.put(snapshot(3));
+        drop((slot, newest));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

@@ -1,17 +1,21 @@
 //! Claims jobs: as many as there are free slots, woken by notifications, polling as a safety net.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use nereid_core::jobs::Claim;
+use nereid_core::jobs::{Claim, JobKind};
 use nereid_store::{StoreError, notify::Wake, queue::ClaimRequest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     attempt::{Attempt, Order},
     jobs,
+    moment::Moment,
     sync::{Waker, jittered},
     worker::Context,
 };
+
+/// Most jobs claimed at once: of many short ones, some run and end while the next are claimed.
+const BATCH: usize = 256;
 
 /// Claims and starts jobs until shutdown.
 pub(crate) async fn run(ctx: Arc<Context>) {
@@ -26,15 +30,16 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             return;
         }
         // Not raced against the shutdown: a claim whose answer is dropped would be nobody's.
-        let pause = match claim(&ctx, free).await {
-            Ok(0) => jittered(ctx.config.poll),
+        // But after a whole lease without an answer it is nobody's in any case.
+        let claimed = tokio::time::timeout(ctx.config.lease, claim(&ctx, free)).await;
+        match claimed {
+            Ok(Ok(0)) => {}
             // One wake-up may stand for many jobs: on until there are none.
-            Ok(_) => continue,
-            Err(e) => {
-                tracing::warn!(error = %e, "cannot claim jobs");
-                jittered(ctx.config.poll)
-            }
-        };
+            Ok(Ok(_)) => continue,
+            Ok(Err(e)) => tracing::warn!(error = %e, "cannot claim jobs"),
+            Err(_) => tracing::warn!("a claim took too long"),
+        }
+        let pause = jittered(ctx.config.poll);
         tokio::select! {
             () = ctx.shutdown.cancelled() => return,
             () = waker.until(|wake| *wake == Wake::Queue) => {}
@@ -43,12 +48,12 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     }
 }
 
-/// Waits for a free slot and takes all that are free.
+/// Waits for a free slot and takes all that are free, up to a batch.
 async fn free_slots(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
     // The semaphore is never closed.
     let first = Arc::clone(slots).acquire_owned().await.ok();
     let more = std::iter::from_fn(|| Arc::clone(slots).try_acquire_owned().ok());
-    first.into_iter().chain(more).collect()
+    first.into_iter().chain(more).take(BATCH).collect()
 }
 
 /// Claims a job for each slot at most and starts what it got; returns how many.
@@ -61,8 +66,9 @@ async fn claim(
         device: ctx.config.device,
         limit: u32::try_from(free.len()).unwrap_or(u32::MAX),
         lease: ctx.config.lease,
+        kinds: JobKind::ALL.to_vec(),
     };
-    let trusted_until = Instant::now() + ctx.config.trusted_lease();
+    let trusted_until = Moment::now() + ctx.config.trusted_lease();
     let claims = ctx.store.claim(&request).await?;
     let count = claims.len();
     for claim in claims {
@@ -76,7 +82,7 @@ async fn claim(
     Ok(count)
 }
 
-fn start(ctx: &Arc<Context>, claim: Claim, trusted_until: Instant, slot: OwnedSemaphorePermit) {
+fn start(ctx: &Arc<Context>, claim: Claim, trusted_until: Moment, slot: OwnedSemaphorePermit) {
     let clock = Arc::clone(&ctx.clock);
     let attempt = Arc::new(Attempt::new(&claim, trusted_until, clock));
     let registration = ctx.leases.register(&attempt);

@@ -38,6 +38,12 @@ pub struct WorkerConfig {
     pub data_dir: PathBuf,
     /// Time between the request to shut down and the moment running work is abandoned.
     pub drain_timeout: Duration,
+    /// Longest time that a step of a job is repeated while S3 fails.
+    pub storage_patience: Duration,
+    /// Time between two searches for objects that nothing needs; one worker of all makes each.
+    pub sweep_interval: Duration,
+    /// How long the checkpoints of a job that failed or was stopped are kept, for a retry.
+    pub checkpoint_retention: Duration,
 }
 
 impl WorkerConfig {
@@ -56,6 +62,9 @@ impl WorkerConfig {
             advertise_url: None,
             data_dir: data_dir.into(),
             drain_timeout: Duration::from_secs(6),
+            storage_patience: Duration::from_mins(1),
+            sweep_interval: Duration::from_hours(1),
+            checkpoint_retention: Duration::from_hours(7 * 24),
         }
     }
 
@@ -69,6 +78,10 @@ impl WorkerConfig {
             return Err(WorkerError::Config(format!(
                 "a heartbeat of {beat:?} is not above 0 and at most half of the lease of {lease:?}"
             )));
+        }
+        if self.sweep_interval.is_zero() {
+            let message = "the sweep interval must be above 0".to_owned();
+            return Err(WorkerError::Config(message));
         }
         Ok(())
     }

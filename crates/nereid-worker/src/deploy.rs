@@ -42,15 +42,15 @@ pub(crate) async fn run(
     attempt.outbox.phase(JobPhase::Downloading);
     let (store, project) = (&ctx.store, claim.project);
     let version = attempt.insist(|| store.model_version(project, &spec.model, spec.version));
-    let version = attempt.unless(Order::Drain, version).await?;
-    let known = attempt.unless(Order::Drain, reuse(ctx, attempt, &version));
-    let artifact = match known.await? {
+    let version = attempt.unless(Order::Pause, version).await?;
+    let known = ctx.patiently("fetching serving files", || reuse(ctx, attempt, &version));
+    let artifact = match attempt.unless(Order::Pause, known).await? {
         Some(artifact) => artifact,
         None => Box::pin(optimise(ctx, attempt, claim, spec, &version)).await?,
     };
     // Before the roll-out, so that no wake-up about it is missed.
     let mut waker = Waker::new(&ctx.wakeups);
-    if attempt.order() >= Order::Stop {
+    if attempt.order() >= Order::Expire {
         return Err(RunError::Halted);
     }
     let (fence, endpoint, replicas) = (&attempt.fence, &spec.endpoint, spec.replicas);
@@ -61,7 +61,7 @@ pub(crate) async fn run(
     let message = format!("generation {generation} of {} warms up", spec.endpoint);
     attempt.log(LogLevel::Info, message);
     let warm = warm_up(ctx, attempt, claim, spec, generation, &mut waker);
-    attempt.unless(Order::Drain, warm).await?;
+    attempt.unless(Order::Pause, warm).await?;
     Ok(JobResult::Deploy {
         endpoint: spec.endpoint.clone(),
         model: spec.model.clone(),
@@ -117,9 +117,8 @@ async fn optimise(
     spec: &DeploySpec,
     version: &ModelVersion,
 ) -> Result<ServingArtifact, RunError> {
-    let model = attempt
-        .unless(Order::Drain, Box::pin(fetch_version(ctx, version)))
-        .await?;
+    let fetch = ctx.patiently("fetching a version", || fetch_version(ctx, version));
+    let model = attempt.unless(Order::Pause, Box::pin(fetch)).await?;
     attempt.outbox.phase(JobPhase::Optimising);
     let output = Arc::new(ctx.scratch.folder("optimise")?);
     let folder = Arc::clone(&output);
@@ -132,9 +131,9 @@ async fn optimise(
     })
     .await??;
     attempt.outbox.phase(JobPhase::Uploading);
-    let prefix = publish::prefix_of(claim, "serving");
+    let prefix = publish::prefix_of(claim, &spec.model, "serving");
     let upload = publish::upload_files(ctx, output.path(), &prefix, &files);
-    let files = attempt.unless(Order::Stop, Box::pin(upload)).await?;
+    let files = attempt.unless(Order::Expire, Box::pin(upload)).await?;
     Ok(ServingArtifact {
         prefix,
         files,

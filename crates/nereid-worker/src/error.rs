@@ -1,6 +1,6 @@
 //! What can go wrong: with a worker as a whole, and with one attempt of a job.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use nereid_core::{engine::EngineError, jobs::TerminationReason};
 use nereid_objects::{InvalidUri, ObjectError};
@@ -19,7 +19,7 @@ pub enum WorkerError {
         /// The address.
         addr: SocketAddr,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The data folder cannot be used.
     #[error("cannot use the folder {}: {source}", path.display())]
@@ -27,7 +27,7 @@ pub enum WorkerError {
         /// The folder.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Postgres refused the registration.
     #[error(transparent)]
@@ -83,12 +83,12 @@ pub(crate) enum RunError {
         /// What was read or written.
         context: String,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
 impl RunError {
-    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+    pub(crate) fn io(context: impl Into<String>, source: io::Error) -> Self {
         Self::Io {
             context: context.into(),
             source,
@@ -113,12 +113,17 @@ impl RunError {
     /// Kind of failure, which decides whether the job is tried again; none if it was asked to
     /// stop.
     pub(crate) fn reason(&self) -> Option<TerminationReason> {
-        use TerminationReason::{Internal, InvalidInput, Unavailable};
+        use TerminationReason::{DiskFull, Internal, InvalidInput, Unavailable};
         Some(match self {
             Self::Halted
             | Self::Engine(EngineError::Stopped)
             | Self::Store(StoreError::LeaseLost) => return None,
             Self::Replica { reason, .. } => *reason,
+            Self::Io { source, .. } | Self::Objects(ObjectError::Local { source, .. })
+                if is_disk_full(source) =>
+            {
+                DiskFull
+            }
             Self::Engine(e) => e.reason(),
             Self::Store(e) if e.is_unavailable() => Unavailable,
             Self::Objects(e) if e.is_retryable() => Unavailable,
@@ -131,5 +136,36 @@ impl RunError {
             }
             Self::Internal(_) | Self::Store(_) | Self::Objects(_) | Self::Uri(_) => Internal,
         })
+    }
+}
+
+/// Tells whether there is no room for what was to be written.
+fn is_disk_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart_from_other_trouble_with_files() {
+        use TerminationReason::{DiskFull, Unavailable};
+        let scratch = |kind: io::ErrorKind| RunError::io("cannot write", kind.into()).reason();
+        assert_eq!(scratch(io::ErrorKind::StorageFull), Some(DiskFull));
+        assert_eq!(scratch(io::ErrorKind::QuotaExceeded), Some(DiskFull));
+        assert_eq!(scratch(io::ErrorKind::Other), Some(Unavailable));
+        let download = |kind: io::ErrorKind| {
+            RunError::from(ObjectError::Local {
+                target: "s3://bucket/key".to_owned(),
+                action: "write a file".to_owned(),
+                source: kind.into(),
+            })
+        };
+        let full = download(io::ErrorKind::StorageFull);
+        assert_eq!(full.reason(), Some(DiskFull));
+        let other = download(io::ErrorKind::PermissionDenied);
+        assert_eq!(other.reason(), Some(Unavailable));
     }
 }

@@ -4,7 +4,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use nereid_core::{
     events::LogLevel,
-    jobs::{Claim, JobResult, JobSpec, TerminationReason, retry_delay},
+    jobs::{Claim, JobKind, JobResult, JobSpec, TerminationReason, retry_delay},
 };
 use nereid_store::queue::{AttemptEnd, NewModelVersion};
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,6 +14,7 @@ use crate::{
     checkpoints, deploy,
     error::RunError,
     leases::Registration,
+    noop,
     outbox::shorten,
     reporter::Reporter,
     train,
@@ -26,7 +27,7 @@ const MAX_ERROR: usize = 4 << 10;
 /// What a successful run made, complete but for the write that ends the attempt.
 enum Made {
     Version(Box<NewModelVersion>),
-    Deployment(JobResult),
+    Result(JobResult),
 }
 
 /// Runs a claimed job and ends its attempt; slot and lease are given back however it goes.
@@ -37,25 +38,10 @@ pub(crate) async fn run(
     registration: Registration,
     slot: OwnedSemaphorePermit,
 ) {
-    let job = claim.fence.job;
-    let kind = claim.spec.kind();
+    let (job, kind) = (claim.fence.job, claim.spec.kind());
     tracing::info!(%job, %kind, epoch = claim.fence.epoch, "job started");
-    let reporter = Reporter::start(&ctx.runs, ctx.store.clone(), Arc::clone(&attempt));
-    let made = tokio::select! {
-        made = work(&ctx, &attempt, &claim) => made,
-        // Drained, and not done in time: what still runs is left to itself.
-        () = ctx.abandon.cancelled() => Err(RunError::Halted),
-    };
-    if let Err(e) = &made
-        && e.reason().is_some()
-    {
-        attempt.log(
-            LogLevel::Error,
-            format!("the attempt failed: {}", e.describe()),
-        );
-    }
-    // After its end an attempt can write nothing more.
-    reporter.finish().await;
+    ctx.tally.send_modify(|t| t.started += 1);
+    let made = work(&ctx, &attempt, &claim).await;
     let ended = match made {
         Ok(made) => end_well(&ctx, &attempt, made).await,
         Err(e) => Err(e),
@@ -64,50 +50,74 @@ pub(crate) async fn run(
         Ok(()) => {
             tracing::info!(%job, %kind, "job succeeded");
             drop((registration, slot));
-            checkpoints::forget(&ctx, &claim).await;
+            if kind == JobKind::Train {
+                checkpoints::forget(&ctx, &claim).await;
+            }
         }
         Err(e) => {
             end_badly(&ctx, &attempt, &claim, &e).await;
             drop((registration, slot));
         }
     }
+    ctx.tally.send_modify(|t| t.ended += 1);
 }
 
 /// Does what the job asks for; boxed, because the futures of all its steps are large.
-fn work<'a>(
-    ctx: &'a Arc<Context>,
-    attempt: &'a Arc<Attempt>,
-    claim: &'a Claim,
-) -> Pin<Box<dyn Future<Output = Result<Made, RunError>> + Send + 'a>> {
+async fn work(ctx: &Arc<Context>, attempt: &Arc<Attempt>, claim: &Claim) -> Result<Made, RunError> {
     match &claim.spec {
-        JobSpec::Train(spec) => Box::pin(async {
-            let version = Box::pin(train::run(ctx, attempt, claim, spec)).await?;
+        JobSpec::Train(spec) => {
+            let run = Box::pin(train::run(ctx, attempt, claim, spec));
+            let version = reported(ctx, attempt, run).await?;
             Ok(Made::Version(Box::new(version)))
-        }),
-        JobSpec::Deploy(spec) => Box::pin(async {
-            let result = Box::pin(deploy::run(ctx, attempt, claim, spec)).await?;
-            Ok(Made::Deployment(result))
-        }),
+        }
+        JobSpec::Deploy(spec) => {
+            let run = Box::pin(deploy::run(ctx, attempt, claim, spec));
+            Ok(Made::Result(reported(ctx, attempt, run).await?))
+        }
+        JobSpec::Noop(spec) => Ok(Made::Result(noop::run(attempt, *spec).await?)),
     }
+}
+
+/// Does work while a reporter writes what there is to tell about it.
+async fn reported<T>(
+    ctx: &Context,
+    attempt: &Arc<Attempt>,
+    work: Pin<Box<impl Future<Output = Result<T, RunError>>>>,
+) -> Result<T, RunError> {
+    let reporter = Reporter::start(&ctx.runs, ctx.store.clone(), Arc::clone(attempt));
+    let made = tokio::select! {
+        made = work => made,
+        // Drained, and not done in time: what still runs is left to itself.
+        () = ctx.abandon.cancelled() => Err(RunError::Halted),
+    };
+    if let Err(e) = &made
+        && e.reason().is_some()
+    {
+        let message = format!("the attempt failed: {}", e.describe());
+        attempt.log(LogLevel::Error, message);
+    }
+    // After its end an attempt can write nothing more.
+    reporter.finish().await;
+    made
 }
 
 async fn end_well(ctx: &Context, attempt: &Attempt, made: Made) -> Result<(), RunError> {
     let fence = &attempt.fence;
+    // Once begun it is not broken off: nobody could tell whether it was committed.
+    if attempt.order() >= Order::Expire {
+        return Err(RunError::Halted);
+    }
     match made {
         Made::Version(version) => {
-            // Once begun it is not broken off: nobody could tell whether it was committed.
-            if attempt.order() >= Order::Stop {
-                return Err(RunError::Halted);
-            }
             let published = attempt
                 .insist(|| ctx.store.publish_version(fence, &version))
                 .await?;
             let (model, version) = (&version.manifest.model, published.version);
             tracing::info!(job = %fence.job, %model, version, "version published");
         }
-        Made::Deployment(result) => {
+        Made::Result(result) => {
             attempt
-                .insist(|| ctx.store.complete_deploy(fence, &result))
+                .insist(|| ctx.store.complete(fence, &result))
                 .await?;
         }
     }
@@ -143,14 +153,10 @@ fn describe_end(order: Order, claim: &Claim, error: &RunError) -> Option<Attempt
     let (reason, mut message) = match (order, error.reason()) {
         (Order::Lost, _) => return None,
         (_, Some(reason)) => (reason, error.describe()),
-        (Order::Stop, None) => (
-            TerminationReason::Cancelled,
-            "stopped as a client asked".to_owned(),
-        ),
-        (Order::Continue | Order::Drain, None) => (
-            TerminationReason::WorkerDrained,
-            "the worker shuts down; another one goes on".to_owned(),
-        ),
+        (order, None) => {
+            let (reason, message) = halted_by(order);
+            (reason, message.to_owned())
+        }
     };
     shorten(&mut message, MAX_ERROR);
     let retry_delay = match reason {
@@ -163,6 +169,27 @@ fn describe_end(order: Order, claim: &Claim, error: &RunError) -> Option<Attempt
         message,
         retry_delay,
     })
+}
+
+/// Why an attempt ended that did as it was ordered.
+const fn halted_by(order: Order) -> (TerminationReason, &'static str) {
+    match order {
+        Order::Continue | Order::Finish => (
+            TerminationReason::Internal,
+            "it stopped without being asked to",
+        ),
+        Order::Pause => (TerminationReason::Paused, "paused as a client asked"),
+        Order::Drain => (
+            TerminationReason::WorkerDrained,
+            "the worker shuts down; another one goes on",
+        ),
+        Order::Expire => (
+            TerminationReason::MaxRuntimeExceeded,
+            "the job ran for as long as max_runtime_seconds allows",
+        ),
+        Order::Cancel => (TerminationReason::Cancelled, "cancelled as a client asked"),
+        Order::Lost => (TerminationReason::LeaseLost, "the lease was lost"),
+    }
 }
 
 #[cfg(test)]
@@ -178,13 +205,16 @@ mod tests {
 
     #[test]
     fn who_asked_decides_why_an_attempt_was_halted() {
+        use TerminationReason::{Cancelled, Internal, MaxRuntimeExceeded, Paused, WorkerDrained};
         let stopped = RunError::Engine(EngineError::Stopped);
         for error in [RunError::Halted, stopped] {
-            let cancelled = Some(TerminationReason::Cancelled);
-            let drained = Some(TerminationReason::WorkerDrained);
-            assert_eq!(reason(Order::Stop, &error), cancelled);
-            assert_eq!(reason(Order::Drain, &error), drained);
+            assert_eq!(reason(Order::Pause, &error), Some(Paused));
+            assert_eq!(reason(Order::Drain, &error), Some(WorkerDrained));
+            assert_eq!(reason(Order::Expire, &error), Some(MaxRuntimeExceeded));
+            assert_eq!(reason(Order::Cancel, &error), Some(Cancelled));
             assert_eq!(reason(Order::Lost, &error), None);
+            // A job that nobody stopped must not be tried again for ever.
+            assert_eq!(reason(Order::Continue, &error), Some(Internal));
         }
     }
 

@@ -6,18 +6,16 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use nereid_core::{
-    ids::{ClaimId, JobId},
-    jobs::Directive,
-};
+use nereid_core::{ids::JobId, jobs::Standing};
 use nereid_store::{ResourceKind, StoreError, notify::Wake};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempt::{Attempt, Order},
+    moment::Moment,
     outbox::Status,
     sync::{Backoff, Waker, lock},
     worker::Context,
@@ -27,10 +25,10 @@ use crate::{
 /// one, and only a request to stop would be worth an early heartbeat.
 const LEAST_GAP: Duration = Duration::from_secs(1);
 
-/// The attempts that run in this process.
+/// The attempts that run in this process, the newest of each job.
 #[derive(Default)]
 pub(crate) struct Leases {
-    attempts: Mutex<HashMap<ClaimId, Arc<Attempt>>>,
+    attempts: Mutex<HashMap<JobId, Arc<Attempt>>>,
 }
 
 /// Keeps an attempt's lease renewed until dropped, however its run ends.
@@ -41,7 +39,12 @@ pub(crate) struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        lock(&self.leases.attempts).remove(&self.attempt.fence.claim);
+        let fence = self.attempt.fence;
+        let mut attempts = lock(&self.leases.attempts);
+        if attempts.get(&fence.job).is_some_and(|a| a.fence == fence) {
+            attempts.remove(&fence.job);
+        }
+        drop(attempts);
         // A thread that outlived its run must come to rest too.
         self.attempt.give(Order::Lost);
     }
@@ -49,15 +52,11 @@ impl Drop for Registration {
 
 impl Leases {
     pub(crate) fn register(self: &Arc<Self>, attempt: &Arc<Attempt>) -> Registration {
-        let mut attempts = lock(&self.attempts);
+        let earlier = lock(&self.attempts).insert(attempt.fence.job, Arc::clone(attempt));
         // Whoever claims a job anew knows that any earlier claim of it is void.
-        for other in attempts.values() {
-            if other.fence.job == attempt.fence.job {
-                other.give(Order::Lost);
-            }
+        if let Some(earlier) = earlier {
+            earlier.give(Order::Lost);
         }
-        attempts.insert(attempt.fence.claim, Arc::clone(attempt));
-        drop(attempts);
         Registration {
             leases: Arc::clone(self),
             attempt: Arc::clone(attempt),
@@ -78,15 +77,15 @@ impl Leases {
     }
 
     fn runs(&self, job: JobId) -> bool {
-        let attempts = lock(&self.attempts);
-        attempts.values().any(|a| a.fence.job == job)
+        lock(&self.attempts).contains_key(&job)
     }
 }
 
 /// Sends heartbeats until `stop`.
 pub(crate) async fn keep(ctx: Arc<Context>, stop: CancellationToken) {
     let mut waker = Waker::new(&ctx.wakeups);
-    let retries = || Backoff::new(ctx.config.heartbeat / 20, ctx.config.heartbeat);
+    // Postgres may be back just before the leases are lost.
+    let retries = || Backoff::new(ctx.config.heartbeat / 20, ctx.config.heartbeat / 4);
     let mut backoff = retries();
     loop {
         let pause = if beat(&ctx).await {
@@ -124,14 +123,14 @@ async fn beat(ctx: &Context) -> bool {
         carried.push((guard, status));
     }
     // The lease counts from before the statement, so that the trust ends before the lease does.
-    let trusted_until = Instant::now() + ctx.config.trusted_lease();
+    let trusted_until = Moment::now() + ctx.config.trusted_lease();
     let limit = ctx.config.heartbeat.max(Duration::from_secs(1));
     let call = ctx.store.heartbeat(ctx.config.id, ctx.config.lease, &beats);
     let result = tokio::time::timeout(limit, call).await;
-    if let Ok(Ok(directives)) = result {
+    if let Ok(Ok(standings)) = result {
         for attempt in &attempts {
-            let directive = directives.get(&attempt.fence.job).copied();
-            obey(attempt, directive, trusted_until);
+            let standing = standings.get(&attempt.fence.job).copied();
+            heed(attempt, standing, trusted_until);
         }
         return true;
     }
@@ -160,24 +159,29 @@ async fn recover(ctx: &Context, error: StoreError) {
         return;
     }
     tracing::warn!("this worker was forgotten and registers again");
-    if let Err(error) = ctx.store.register_worker(&ctx.info).await {
-        tracing::warn!(%error, "registration failed");
+    let register = ctx.store.register_worker(&ctx.info);
+    match tokio::time::timeout(ctx.config.heartbeat, register).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "registration failed"),
+        Err(_) => tracing::warn!("registration took too long"),
     }
 }
 
-fn obey(attempt: &Attempt, directive: Option<Directive>, trusted_until: Instant) {
+fn heed(attempt: &Attempt, standing: Option<Standing>, trusted_until: Moment) {
     let job = attempt.fence.job;
-    match directive {
-        Some(Directive::Continue) => attempt.renewed(trusted_until),
-        Some(Directive::Stop) => {
+    match standing {
+        Some(Standing::Current(requested)) => {
             attempt.renewed(trusted_until);
-            if attempt.order() < Order::Stop {
-                tracing::info!(%job, "a client asked to stop");
+            let order = requested.map_or(Order::Continue, Order::from);
+            if attempt.order() < order {
+                tracing::info!(%job, ?requested, "a client asks");
             }
-            attempt.give(Order::Stop);
+            attempt.give(order);
         }
+        // Its lease was locked for the moment: it goes on for as long as its last renewal allows.
+        None => tracing::debug!(%job, "lease not renewed this time"),
         // It may just have ended by itself, so this is no warning.
-        Some(Directive::Lost) | None => {
+        Some(Standing::Lost) => {
             tracing::info!(%job, "attempt is no longer current");
             attempt.give(Order::Lost);
         }

@@ -9,14 +9,14 @@ use nereid_core::{
     events::{MetricPoint, NewLogLine},
     jobs::{JobPhase, Progress},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::sync::lock;
 
 /// Points or lines that make a batch worth writing at once.
 pub(crate) const BATCH: usize = 500;
-/// Most metric points kept while they cannot be written.
-const MAX_POINTS: usize = 20_000;
+/// Most metric points kept while they cannot be written: more than any lease outlasts.
+const MAX_POINTS: usize = 100_000;
 /// Most log lines kept while they cannot be written.
 const MAX_LINES: usize = 5_000;
 /// Longest log message in bytes; the rest is cut.
@@ -27,6 +27,8 @@ const MAX_MESSAGE: usize = 8 << 10;
 pub(crate) struct Outbox {
     state: Mutex<State>,
     urgent: Notify,
+    /// How many of the points that were put in have been written.
+    written: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +39,8 @@ struct State {
     /// Newest phase put in, so that repeating it is no news.
     phase: Option<JobPhase>,
     dropped: u64,
+    /// Points put in since the start.
+    put_in: u64,
 }
 
 /// Newest phase and progress, as far as they have not been written.
@@ -90,7 +94,29 @@ impl Outbox {
             return;
         }
         state.points.push(point);
+        state.put_in += 1;
         self.notify_if_full(&state);
+    }
+
+    /// How many points were put in so far.
+    pub(crate) fn points_put_in(&self) -> u64 {
+        lock(&self.state).put_in
+    }
+
+    /// Notes that the first `count` of the points not yet written are.
+    pub(crate) fn points_written(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or_default();
+        self.written.send_modify(|written| *written += count);
+    }
+
+    /// Waits until the first `points` that were put in are written.
+    pub(crate) async fn written(&self, points: u64) {
+        let mut written = self.written.subscribe();
+        if *written.borrow() < points {
+            self.urgent.notify_one();
+        }
+        // The sender lives as long as this.
+        let _ = written.wait_for(|&written| written >= points).await;
     }
 
     /// Adds a log line, shortened if it is too long.

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use nereid_core::{
-    VERSION,
+    Name, VERSION,
     datasets::DatasetVersion,
     jobs::{Claim, Lineage},
     models::{ArtifactFile, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TrainedModel},
@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// Prefix of everything that one attempt writes for a model; `area` is `staging` or `serving`.
-pub(crate) fn prefix_of(claim: &Claim, area: &str) -> String {
-    let (project, model, fence) = (claim.project, claim.spec.model(), claim.fence);
+pub(crate) fn prefix_of(claim: &Claim, model: &Name, area: &str) -> String {
+    let (project, fence) = (claim.project, claim.fence);
     format!(
         "projects/{project}/models/{model}/{area}/{}/{}-{}/",
         fence.job, fence.epoch, fence.claim
@@ -45,7 +45,8 @@ pub(crate) async fn upload_files(
             return Err(RunError::Internal(message));
         }
         let local = folder.join(relative(path)?);
-        let (_, stored) = upload_file(ctx, &local, prefix, path).await?;
+        let upload = || upload_file(ctx, &local, prefix, path);
+        let (_, stored) = ctx.patiently("an upload", upload).await?;
         uploaded.push(ArtifactFile {
             path: path.clone(),
             bytes: stored.bytes,
@@ -104,7 +105,7 @@ pub(crate) async fn upload_version(
 ) -> Result<NewModelVersion, RunError> {
     // JSON has no NaN: one would make the manifest unreadable.
     model.metrics.retain(|_, value| value.is_finite());
-    let prefix = prefix_of(claim, "staging");
+    let prefix = prefix_of(claim, &spec.model, "staging");
     let files = upload_files(ctx, folder, &prefix, &model.files).await?;
     let bytes = files.iter().map(|f| f.bytes).sum();
     let reports = std::mem::take(&mut model.reports);
@@ -117,13 +118,15 @@ pub(crate) async fn upload_version(
     tokio::fs::write(&local, &json)
         .await
         .map_err(|e| RunError::io("cannot write the manifest", e))?;
-    let (uri, _) = upload_file(ctx, &local, &prefix, MANIFEST_FILE).await?;
+    let upload = || upload_file(ctx, &local, &prefix, MANIFEST_FILE);
+    let (uri, _) = ctx.patiently("an upload", upload).await?;
     Ok(NewModelVersion {
         manifest_uri: uri.to_string(),
         manifest_sha256,
         bytes,
         manifest,
         reports,
+        stopped_early: false,
     })
 }
 

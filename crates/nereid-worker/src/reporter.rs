@@ -7,13 +7,14 @@ use std::{
 
 use nereid_core::events::LogLevel;
 use nereid_store::{Store, StoreError};
+use tokio::time::timeout;
 use tokio_util::{
     sync::CancellationToken,
     task::{AbortOnDropHandle, TaskTracker},
 };
 
 use crate::{
-    attempt::{Attempt, Order},
+    attempt::{Attempt, LONGEST_CALL, Order},
     outbox::Batch,
     sync::Backoff,
 };
@@ -45,7 +46,15 @@ enum Flushed {
 impl Reporter {
     pub(crate) fn start(tracker: &TaskTracker, store: Store, attempt: Arc<Attempt>) -> Self {
         let closing = CancellationToken::new();
-        let task = tracker.spawn(run(store, attempt, closing.clone()));
+        let token = closing.clone();
+        let task = tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                // A write that hangs must not keep the slot of an attempt that is lost.
+                () = attempt.ordered(Order::Lost) => {}
+                () = run(&store, &attempt, token) => {}
+            }
+        });
         Self {
             closing,
             task: AbortOnDropHandle::new(task),
@@ -55,13 +64,13 @@ impl Reporter {
     /// Writes what is left, as long as the lease holds and it does not take all too long.
     pub(crate) async fn finish(self) {
         self.closing.cancel();
-        if tokio::time::timeout(LAST_FLUSH, self.task).await.is_err() {
+        if timeout(LAST_FLUSH, self.task).await.is_err() {
             tracing::warn!("the last metrics and log lines of an attempt were given up");
         }
     }
 }
 
-async fn run(store: Store, attempt: Arc<Attempt>, closing: CancellationToken) {
+async fn run(store: &Store, attempt: &Attempt, closing: CancellationToken) {
     let mut backoff = new_backoff();
     let mut progress_at = Instant::now();
     loop {
@@ -71,7 +80,7 @@ async fn run(store: Store, attempt: Arc<Attempt>, closing: CancellationToken) {
             () = tokio::time::sleep(FLUSH) => {}
         }
         let progress_due = progress_at.elapsed() >= PROGRESS;
-        match flush(&store, &attempt, progress_due).await {
+        match flush(store, attempt, progress_due).await {
             Flushed::Done => {
                 backoff = new_backoff();
                 if progress_due {
@@ -90,7 +99,7 @@ async fn run(store: Store, attempt: Arc<Attempt>, closing: CancellationToken) {
     }
     backoff = new_backoff();
     while !attempt.outbox.is_empty() && !attempt.is_lost() {
-        match flush(&store, &attempt, true).await {
+        match flush(store, attempt, true).await {
             Flushed::Done => {}
             Flushed::Later => tokio::time::sleep(backoff.pause()).await,
             Flushed::Lost => return,
@@ -127,9 +136,12 @@ async fn flush(store: &Store, attempt: &Attempt, progress_due: bool) -> Flushed 
 
 async fn write_batch(store: &Store, attempt: &Attempt, mut batch: Batch) -> Flushed {
     if !batch.points.is_empty() {
-        let result = store.append_metrics(&attempt.fence, &batch.points).await;
-        match judge(attempt, result, "metric points") {
-            Flushed::Done => batch.points.clear(),
+        let write = store.append_metrics(&attempt.fence, &batch.points);
+        match judge(attempt, write, "metric points").await {
+            Flushed::Done => {
+                attempt.outbox.points_written(batch.points.len());
+                batch.points.clear();
+            }
             Flushed::Later => {
                 attempt.outbox.restore_batch(batch);
                 return Flushed::Later;
@@ -140,8 +152,8 @@ async fn write_batch(store: &Store, attempt: &Attempt, mut batch: Batch) -> Flus
     if batch.lines.is_empty() {
         return Flushed::Done;
     }
-    let result = store.append_logs(&attempt.fence, &batch.lines).await;
-    let flushed = judge(attempt, result, "log lines");
+    let write = store.append_logs(&attempt.fence, &batch.lines);
+    let flushed = judge(attempt, write, "log lines").await;
     if flushed == Flushed::Later {
         attempt.outbox.restore_batch(batch);
     }
@@ -157,8 +169,8 @@ async fn write_status(store: &Store, attempt: &Attempt, progress_due: bool) -> F
     if status.is_empty() {
         return Flushed::Done;
     }
-    let result = store.report(&attempt.beat(&status)).await;
-    let flushed = judge(attempt, result, "progress");
+    let beat = attempt.beat(&status);
+    let flushed = judge(attempt, store.report(&beat), "progress").await;
     if flushed == Flushed::Later {
         attempt.outbox.restore_status(status);
     }
@@ -166,20 +178,29 @@ async fn write_status(store: &Store, attempt: &Attempt, progress_due: bool) -> F
 }
 
 /// Decides what becomes of a write: what Postgres refuses for good is not worth a second try.
-fn judge(attempt: &Attempt, result: Result<(), StoreError>, what: &str) -> Flushed {
-    match result {
-        Ok(()) => Flushed::Done,
-        Err(StoreError::LeaseLost) => {
+async fn judge(
+    attempt: &Attempt,
+    write: impl Future<Output = Result<(), StoreError>>,
+    what: &str,
+) -> Flushed {
+    let job = attempt.fence.job;
+    match timeout(LONGEST_CALL, write).await {
+        Ok(Ok(())) => Flushed::Done,
+        Ok(Err(StoreError::LeaseLost)) => {
             attempt.give(Order::Lost);
             Flushed::Lost
         }
-        Err(e) if e.is_unavailable() => {
-            tracing::warn!(job = %attempt.fence.job, error = %e, "cannot write {what} now");
+        Ok(Err(e)) if e.is_unavailable() => {
+            tracing::warn!(%job, error = %e, "cannot write {what} now");
             Flushed::Later
         }
-        Err(e) => {
-            tracing::error!(job = %attempt.fence.job, error = %e, "{what} are lost");
+        Ok(Err(e)) => {
+            tracing::error!(%job, error = %e, "{what} are lost");
             Flushed::Done
+        }
+        Err(_) => {
+            tracing::warn!(%job, "writing {what} took too long");
+            Flushed::Later
         }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) async fn drive<T: Send + 'static, F: Future<Output = T>>(
 }
 
 /// The text that a panic was raised with.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()
         .copied()

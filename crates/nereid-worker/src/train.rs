@@ -1,10 +1,10 @@
 //! Runs a training job: reads its input, trains on a thread of its own, uploads the result.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use nereid_core::{
     datasets::DatasetVersion,
-    engine::{DataInput, TrainTask, Trainer},
+    engine::{DataInput, EngineError, TrainTask, Trainer},
     events::LogLevel,
     ids::ProjectId,
     jobs::{Claim, JobPhase},
@@ -17,11 +17,12 @@ use tempfile::TempDir;
 
 use crate::{
     attempt::{Attempt, Order},
-    checkpoints::{self, Checkpoints},
+    checkpoints::Checkpoints,
     data::{self, Fault},
     error::RunError,
     monitor::ThreadMonitor,
     publish,
+    restore::{Candidates, Restored},
     threads::on_thread,
     worker::Context,
 };
@@ -41,9 +42,14 @@ struct Training {
     validation: Option<DataInput>,
     test: Option<DataInput>,
     device: DeviceKind,
-    resume: Option<Vec<u8>>,
-    /// Shared with the thread, so that it is not removed under its feet.
-    output: Arc<TempDir>,
+    resume: Option<PathBuf>,
+    folders: Arc<Folders>,
+}
+
+/// Scratch folders, shared with the thread so that they are not removed under its feet.
+struct Folders {
+    snapshots: TempDir,
+    output: TempDir,
 }
 
 /// Trains and uploads; what is returned is complete, but not published yet.
@@ -55,15 +61,22 @@ pub(crate) async fn run(
 ) -> Result<NewModelVersion, RunError> {
     attempt.outbox.phase(JobPhase::Downloading);
     let inputs = resolve(ctx, attempt, claim.project, spec);
-    let inputs = attempt.unless(Order::Drain, inputs).await?;
-    let restore = checkpoints::restore(ctx, attempt, claim);
-    let resume = attempt.unless(Order::Drain, restore).await?;
-    let output = Arc::new(ctx.scratch.folder("train")?);
-    let model = train(ctx, attempt, claim, spec, &inputs, resume, &output).await?;
+    let inputs = attempt.unless(Order::Pause, inputs).await?;
+    let run = Run {
+        ctx,
+        attempt,
+        claim,
+        spec,
+        inputs: &inputs,
+    };
+    let trained = Box::pin(run.resume_and_train()).await?;
     attempt.outbox.phase(JobPhase::Uploading);
-    let upload = publish::upload_version(ctx, claim, spec, &inputs.train, model, output.path());
+    let output = trained.folders.output.path();
+    let upload = publish::upload_version(ctx, claim, spec, &inputs.train, trained.model, output);
     // A worker that drains finishes what is this close to its end, if there is time.
-    attempt.unless(Order::Stop, Box::pin(upload)).await
+    let mut version = attempt.unless(Order::Expire, Box::pin(upload)).await?;
+    version.stopped_early = trained.ended_early;
+    Ok(version)
 }
 
 async fn resolve(
@@ -100,61 +113,113 @@ async fn find(
         .await
 }
 
-async fn train(
-    ctx: &Arc<Context>,
-    attempt: &Arc<Attempt>,
-    claim: &Claim,
-    spec: &TrainSpec,
-    inputs: &Inputs,
-    resume: Option<Vec<u8>>,
-    output: &Arc<TempDir>,
-) -> Result<TrainedModel, RunError> {
-    let resumed = claim.checkpoint.clone().filter(|_| resume.is_some());
-    let checkpoints = Checkpoints::start(ctx, attempt, claim, resumed);
-    let monitor = ThreadMonitor::new(Arc::clone(attempt), Some(checkpoints.slot()));
-    let fault = Fault::default();
-    let input = |version: &DatasetVersion| data::input(&ctx.objects, version, &fault);
-    let training = Training {
-        trainer: Arc::clone(&ctx.engine.trainer),
-        spec: spec.clone(),
-        train: input(&inputs.train),
-        validation: inputs.validation.as_ref().map(input),
-        test: inputs.test.as_ref().map(input),
-        device: ctx.config.device,
-        resume,
-        output: Arc::clone(output),
-    };
-    let dataset = &inputs.train;
-    let message = format!("trains on {}@{}", dataset.dataset, dataset.version);
-    attempt.log(LogLevel::Info, message);
-    let name = format!("train-{}", claim.fence.job);
-    let result = on_thread(&name, "training thread", move || training.run(monitor)).await;
-    match result.and_then(|trained| trained.map_err(RunError::from)) {
-        Ok(model) => Ok(model),
-        Err(error) => {
-            // Stopped or failed: the next attempt goes on from the last state there is.
-            checkpoints.finish().await;
-            let cause = fault
-                .take()
-                .filter(|_| matches!(error, RunError::Engine(_)));
-            Err(cause.map_or(error, RunError::Input))
+/// A trained model whose files are still on the local disk only.
+struct Trained {
+    model: TrainedModel,
+    ended_early: bool,
+    folders: Arc<Folders>,
+}
+
+/// What a training job consists of, while it runs.
+struct Run<'a> {
+    ctx: &'a Arc<Context>,
+    attempt: &'a Arc<Attempt>,
+    claim: &'a Claim,
+    spec: &'a TrainSpec,
+    inputs: &'a Inputs,
+}
+
+impl Run<'_> {
+    /// Trains from the newest checkpoint that can be restored, or from the start.
+    async fn resume_and_train(&self) -> Result<Trained, RunError> {
+        let dataset = &self.inputs.train;
+        let message = format!("trains on {}@{}", dataset.dataset, dataset.version);
+        self.attempt.log(LogLevel::Info, message);
+        let restored = self.ctx.scratch.folder("restore")?;
+        let mut candidates = Candidates::new(self.ctx, self.attempt, self.claim, restored.path());
+        loop {
+            let next = self.attempt.unless(Order::Pause, candidates.next());
+            let from = next.await?;
+            let step = from.as_ref().map(|r| r.step);
+            self.rewind(step.unwrap_or_default()).await?;
+            match (self.train(from).await, step) {
+                (Err(RunError::Engine(EngineError::BadState(defect))), Some(step)) => {
+                    candidates.reject(step, &defect);
+                }
+                (result, _) => return result,
+            }
+        }
+    }
+
+    /// Forgets what an earlier attempt measured beyond the step that this one goes on from: the
+    /// model would otherwise end with metrics of steps that it was never trained for.
+    async fn rewind(&self, step: u64) -> Result<(), RunError> {
+        let fence = &self.claim.fence;
+        if fence.epoch <= 1 {
+            return Ok(());
+        }
+        let store = &self.ctx.store;
+        self.attempt
+            .insist(|| store.rewind_metrics(fence, step))
+            .await
+    }
+
+    async fn train(&self, from: Option<Restored>) -> Result<Trained, RunError> {
+        let Self { ctx, attempt, .. } = *self;
+        let step = from.as_ref().map(|r| r.step);
+        let checkpoints = Checkpoints::start(ctx, attempt, self.claim, step);
+        let monitor = ThreadMonitor::new(Arc::clone(attempt), Some(checkpoints.slot()));
+        let (course, fault) = (monitor.course(), Fault::default());
+        let folders = Arc::new(Folders {
+            snapshots: ctx.scratch.folder("snapshots")?,
+            output: ctx.scratch.folder("train")?,
+        });
+        let training = self.training(from, &fault, &folders);
+        let name = format!("train-{}", self.claim.fence.job);
+        let result = on_thread(&name, "training thread", move || training.run(monitor)).await;
+        match result.and_then(|trained| trained.map_err(RunError::from)) {
+            Ok(model) => Ok(Trained {
+                model,
+                ended_early: course.ended_early(),
+                folders,
+            }),
+            Err(error) => {
+                // Halted or failed: the next attempt goes on from the last state there is.
+                checkpoints.finish().await;
+                let cause = fault
+                    .take()
+                    .filter(|_| matches!(error, RunError::Engine(_)));
+                Err(cause.map_or(error, RunError::Input))
+            }
+        }
+    }
+
+    fn training(&self, from: Option<Restored>, fault: &Fault, folders: &Arc<Folders>) -> Training {
+        let input = |version: &DatasetVersion| data::input(&self.ctx.objects, version, fault);
+        Training {
+            trainer: Arc::clone(&self.ctx.engine.trainer),
+            spec: self.spec.clone(),
+            train: input(&self.inputs.train),
+            validation: self.inputs.validation.as_ref().map(input),
+            test: self.inputs.test.as_ref().map(input),
+            device: self.ctx.config.device,
+            resume: from.map(|r| r.path),
+            folders: Arc::clone(folders),
         }
     }
 }
 
 impl Training {
-    fn run(
-        self,
-        mut monitor: ThreadMonitor,
-    ) -> Result<TrainedModel, nereid_core::engine::EngineError> {
+    fn run(self, mut monitor: ThreadMonitor) -> Result<TrainedModel, EngineError> {
         let task = TrainTask {
             spec: &self.spec,
             train: self.train,
             validation: self.validation,
             test: self.test,
             device: self.device,
-            resume: self.resume,
-            output: self.output.path(),
+            resume: self.resume.as_deref(),
+            scratch: self.folders.snapshots.path(),
+            output: self.folders.output.path(),
         };
         self.trainer.train(&task, &mut monitor)
     }

@@ -20,10 +20,10 @@ use crate::{
     drain::drain,
     error::WorkerError,
     leases::{self, Leases},
-    reaper,
     replicas::{self, Registry},
     scratch::Scratch,
     server::{self, Inference},
+    sweep,
 };
 
 /// What everything in a running worker shares.
@@ -40,6 +40,7 @@ pub(crate) struct Context {
     pub(crate) registry: Arc<Registry>,
     pub(crate) cache: Cache,
     pub(crate) scratch: Scratch,
+    pub(crate) tally: watch::Sender<Tally>,
     /// Runs of jobs, and their reporters.
     pub(crate) runs: TaskTracker,
     /// Nothing new is begun.
@@ -48,6 +49,15 @@ pub(crate) struct Context {
     pub(crate) abandon: CancellationToken,
     /// Runs that are still there are dropped: nothing of a worker outlives it.
     pub(crate) end: CancellationToken,
+}
+
+/// Jobs that a worker has begun and ended since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Runs that have begun.
+    pub started: u64,
+    /// Runs that are over, their ends recorded.
+    pub ended: u64,
 }
 
 /// A process that runs jobs and holds replicas.
@@ -60,6 +70,7 @@ pub struct Worker {
     clock: Arc<dyn Clock>,
     registry: Arc<Registry>,
     ready: watch::Sender<bool>,
+    tally: watch::Sender<Tally>,
 }
 
 impl Worker {
@@ -81,6 +92,7 @@ impl Worker {
             clock,
             registry: Arc::default(),
             ready: watch::Sender::new(false),
+            tally: watch::Sender::default(),
         }
     }
 
@@ -92,6 +104,11 @@ impl Worker {
     /// Tells, now and at each change, whether the worker is registered and takes jobs.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
+    }
+
+    /// Counts, now and at each change, the jobs that this worker runs.
+    pub fn tally(&self) -> watch::Receiver<Tally> {
+        self.tally.subscribe()
     }
 
     /// Works until `shutdown`, then hands back what is not done within the drain timeout.
@@ -149,6 +166,7 @@ impl Worker {
             registry: self.registry,
             cache,
             scratch,
+            tally: self.tally,
             runs: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             abandon: CancellationToken::new(),
@@ -175,7 +193,9 @@ impl Parts {
         let closing = CancellationToken::new();
         let mut intake = JoinSet::new();
         intake.spawn(named("claim loop", claims::run(Arc::clone(ctx))));
-        intake.spawn(named("reaper", reaper::run(Arc::clone(ctx))));
+        let reaper = ctx.store.reaper(ctx.config.lease, ctx.shutdown.clone());
+        intake.spawn(named("reaper", reaper));
+        intake.spawn(named("sweep", sweep::run(Arc::clone(ctx))));
         let mut upkeep = JoinSet::new();
         let keeper = leases::keep(Arc::clone(ctx), closing.clone());
         upkeep.spawn(named("lease keeper", keeper));

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{join_reason, load::Models};
 use crate::{
+    attempt::LONGEST_CALL,
     error::RunError,
     sync::{Backoff, Waker, jittered},
     worker::Context,
@@ -55,8 +56,10 @@ pub(crate) async fn run(ctx: Arc<Context>, stop: CancellationToken) {
         tasks: HashMap::new(),
     };
     loop {
-        if let Err(e) = reconciler.look().await {
-            tracing::warn!(error = %e, "cannot look up the assigned replicas");
+        match tokio::time::timeout(LONGEST_CALL, reconciler.look()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::warn!(error = %e, "cannot look up the assigned replicas"),
+            Err(_) => tracing::warn!("looking up the assigned replicas took too long"),
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -10,35 +10,33 @@ use std::{
 
 use nereid_core::{
     engine::EngineError,
-    jobs::{JobPhase, JobStatus},
+    jobs::{Directive, JobPhase, JobStatus},
     workers::WorkerStatus,
 };
 use serde_json::json;
 
 use crate::{
-    engine::{Scripted, pause, short, until_told},
+    engine::{Scripted, pause, resumed, short, until_told},
     support::{train, world},
 };
 
 #[tokio::test]
 async fn a_drained_job_goes_on_elsewhere_and_keeps_its_attempts() {
     let world = world().await;
-    let resumed = Arc::new(Mutex::new(None));
-    let seen = Arc::clone(&resumed);
+    let went_on_from = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&went_on_from);
     let first = AtomicBool::new(true);
     let engine = Scripted::new(move |task, monitor| {
         if first.swap(false, Ordering::SeqCst) {
-            until_told(monitor);
+            assert_eq!(until_told(task, monitor), Directive::Suspend);
             return Err(EngineError::Stopped);
         }
-        (*seen.lock().unwrap()).clone_from(&task.resume);
+        *seen.lock().unwrap() = resumed(task);
         short(task, monitor)
     });
     let leaving = world.worker(&engine).await;
     let id = world.submit(&train(&json!({"max_attempts": 1}))).await;
-    world
-        .job_when(id, |job| job.phase == Some(JobPhase::Training))
-        .await;
+    world.training(id).await;
     let (gone, started) = (leaving.id, Instant::now());
     leaving.leave().await;
     assert!(started.elapsed() < Duration::from_secs(2));
@@ -49,8 +47,8 @@ async fn a_drained_job_goes_on_elsewhere_and_keeps_its_attempts() {
 
     let next = world.worker(&engine).await;
     assert_eq!(world.finished(id).await.status, JobStatus::Succeeded);
-    let resumed = resumed.lock().unwrap().clone();
-    assert_eq!(resumed.as_deref(), Some(&b"after seven steps"[..]));
+    let state = went_on_from.lock().unwrap().clone();
+    assert_eq!(state.as_deref(), Some("after seven steps"));
     next.leave().await;
 }
 
@@ -68,9 +66,7 @@ async fn a_training_that_does_not_listen_cannot_hold_up_the_shutdown() {
     });
     let worker = world.worker(&engine).await;
     let id = world.submit(&train(&json!({}))).await;
-    world
-        .job_when(id, |job| job.phase == Some(JobPhase::Training))
-        .await;
+    world.training(id).await;
     let started = Instant::now();
     worker.leave().await;
     assert!(started.elapsed() < Duration::from_secs(8));

@@ -69,38 +69,64 @@ pub fn short(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedM
     monitor.phase(JobPhase::Training);
     for step in 1..=3 {
         monitor.progress(Progress {
-            epoch: 1,
-            epochs: 1,
-            step,
             steps: 3,
-            metrics: BTreeMap::new(),
+            ..progress(step)
         });
-        monitor.metrics(MetricPoint {
-            step,
-            epoch: 1.0,
-            values: BTreeMap::from([("loss".to_owned(), 0.5)]),
-            at: SystemClock.now(),
-        });
+        monitor.metrics(point(step));
     }
     monitor.phase(JobPhase::Evaluating);
     Ok(write_model(task.output))
 }
 
-/// Trains until told to stop, then takes a checkpoint; returns what it was told.
-pub fn until_told(monitor: &mut dyn Monitor) -> Directive {
-    monitor.progress(Progress::default());
+/// Trains until told otherwise; returns what it was told. Told to suspend, it takes a snapshot
+/// of step 7 first.
+pub fn until_told(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Directive {
+    monitor.progress(progress(7));
     loop {
         match monitor.directive() {
             Directive::Continue => pause(5),
             told => {
-                monitor.checkpoint(Snapshot {
-                    step: 7,
-                    bytes: b"after seven steps".to_vec(),
-                });
+                if told == Directive::Suspend {
+                    monitor.checkpoint(snapshot(task, 7, "after seven steps"));
+                }
                 return told;
             }
         }
     }
+}
+
+/// Progress of a training of ten steps.
+pub fn progress(step: u64) -> Progress {
+    Progress {
+        epoch: 1,
+        epochs: 1,
+        step,
+        steps: 10,
+        metrics: BTreeMap::new(),
+    }
+}
+
+/// Metrics of a step.
+pub fn point(step: u64) -> MetricPoint {
+    MetricPoint {
+        step,
+        epoch: 1.0,
+        values: BTreeMap::from([("loss".to_owned(), 0.5)]),
+        at: SystemClock.now(),
+    }
+}
+
+/// Writes the file of a snapshot.
+pub fn snapshot(task: &TrainTask<'_>, step: u64, content: &str) -> Snapshot {
+    let path = task.scratch.join(format!("step-{step}"));
+    std::fs::write(&path, content).unwrap();
+    Snapshot { step, path }
+}
+
+/// Reads what the training is to go on from.
+pub fn resumed(task: &TrainTask<'_>) -> Option<String> {
+    task.resume
+        .map(|path| std::fs::read_to_string(path).unwrap())
 }
 
 /// Lets some milliseconds pass on the training thread.
@@ -138,7 +164,7 @@ pub fn write_model(folder: &Path) -> TrainedModel {
     }
 }
 
-fn signature() -> Signature {
+pub fn signature() -> Signature {
     serde_json::from_value(json!({
         "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 2]}],
         "outputs": [{"name": "sum", "datatype": "FP32", "shape": [-1]}],

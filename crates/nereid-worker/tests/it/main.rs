@@ -5,9 +5,17 @@
     reason = "clippy knows test functions only, not what they call"
 )]
 
+mod checkpoints;
 mod deploy;
 mod drain;
 mod engine;
 mod failures;
+mod gate;
+mod isolation;
+mod leases;
+mod outage;
+mod requests;
+mod running;
 mod support;
+mod sweep;
 mod train;

@@ -2,32 +2,32 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    net::SocketAddr,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use nereid_core::{
-    clock::SystemClock,
-    engine::LocalReplicas,
     ids::{JobId, ProjectId},
-    jobs::{Job, NewJob},
+    jobs::{Job, JobPhase, JobRequest, NewJob},
 };
 use nereid_local::{EmbeddedS3, EmbeddedS3Options, ManagedPostgres};
 use nereid_objects::{ObjectStoreConfig, Objects, PutOptions, S3Uri, Stored};
 use nereid_store::{
     Begun, Store, StoreOptions, WriteTx, datasets::NewDatasetVersion, keys::DEFAULT_PROJECT,
 };
-use nereid_worker::{Worker, WorkerConfig, WorkerError};
+use nereid_worker::WorkerConfig;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
-use tokio::{sync::OnceCell, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::OnceCell;
 
-use crate::engine::Scripted;
+use crate::{
+    engine::Scripted,
+    gate::Gate,
+    running::{Running, start},
+};
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,15 +40,7 @@ pub struct World {
     pub project: ProjectId,
     pub disk: TempDir,
     url: String,
-    _s3: EmbeddedS3,
-}
-
-/// A running worker; it is cut off if dropped.
-pub struct Running {
-    pub shutdown: CancellationToken,
-    pub replicas: Arc<dyn LocalReplicas>,
-    pub id: nereid_core::ids::WorkerId,
-    tasks: JoinSet<Result<(), WorkerError>>,
+    s3: EmbeddedS3,
 }
 
 pub async fn world() -> World {
@@ -65,18 +57,22 @@ pub async fn world() -> World {
     })
     .await
     .unwrap();
-    let mut config = ObjectStoreConfig::new("nereid", Some(s3.endpoint()));
-    config.credentials = Some(("access".to_owned(), "secret-key".to_owned()));
     let world = World {
-        objects: Objects::connect(config).await.unwrap(),
+        objects: objects(s3.addr()).await,
         project: store.project(DEFAULT_PROJECT).await.unwrap(),
         store,
         disk,
         url,
-        _s3: s3,
+        s3,
     };
     world.dataset().await;
     world
+}
+
+async fn objects(addr: SocketAddr) -> Objects {
+    let mut config = ObjectStoreConfig::new("nereid", Some(format!("http://{addr}")));
+    config.credentials = Some(("access".to_owned(), "secret-key".to_owned()));
+    Objects::connect(config).await.unwrap()
 }
 
 /// Makes a database with all migrations applied and returns its URL.
@@ -204,48 +200,50 @@ impl World {
         }
     }
 
-    /// Starts a worker that beats fast, and waits until it is ready.
-    pub async fn worker(&self, engine: &Scripted) -> Running {
+    /// Settings of a worker that beats fast.
+    pub fn config(&self) -> WorkerConfig {
         let mut config = WorkerConfig::new("test", self.disk.path().join("worker"));
-        config.lease = Duration::from_secs(3);
         config.heartbeat = Duration::from_millis(200);
         config.poll = Duration::from_millis(300);
-        self.worker_with(config, engine).await
+        config
+    }
+
+    /// Starts a worker that beats fast, and waits until it is ready.
+    pub async fn worker(&self, engine: &Scripted) -> Running {
+        self.worker_with(self.config(), engine).await
     }
 
     pub async fn worker_with(&self, config: WorkerConfig, engine: &Scripted) -> Running {
-        let shutdown = CancellationToken::new();
         let store = connect(&self.url).await;
-        let listening = CancellationToken::new();
-        let (wakeups, listen) = store.listen(listening.clone());
-        let id = config.id;
-        let worker = Worker::new(
-            config,
-            store,
-            self.objects.clone(),
-            engine.engine(),
-            wakeups,
-            Arc::new(SystemClock),
-        );
-        let (replicas, mut ready) = (worker.replicas(), worker.ready());
-        let mut tasks = JoinSet::new();
-        let stop = shutdown.clone();
-        tasks.spawn(async move {
-            let result = worker.run(stop).await;
-            listening.cancel();
-            result
-        });
-        tasks.spawn(async move {
-            listen.await;
-            Ok(())
-        });
-        ready.wait_for(|&ready| ready).await.unwrap();
-        Running {
-            shutdown,
-            replicas,
-            id,
-            tasks,
-        }
+        start(config, store, self.objects.clone(), engine).await
+    }
+
+    /// Starts a worker that reaches Postgres through a gate.
+    pub async fn worker_behind_postgres_gate(
+        &self,
+        config: WorkerConfig,
+        engine: &Scripted,
+    ) -> (Running, Gate) {
+        let (url, host) = self.url.split_once("host=").unwrap();
+        let (host, options) = host.split_once('&').unwrap();
+        let (gate, folder) = Gate::postgres(Path::new(host));
+        let url = format!("{url}host={}&{options}", folder.path().display());
+        let objects = self.objects.clone();
+        let mut running = start(config, connect(&url).await, objects, engine).await;
+        running.socket = Some(folder);
+        (running, gate)
+    }
+
+    /// Starts a worker that reaches S3 through a gate.
+    pub async fn worker_behind_s3_gate(
+        &self,
+        config: WorkerConfig,
+        engine: &Scripted,
+    ) -> (Running, Gate) {
+        let (gate, addr) = Gate::tcp(self.s3.addr()).await;
+        let store = connect(&self.url).await;
+        let running = start(config, store, objects(addr).await, engine).await;
+        (running, gate)
     }
 
     pub async fn submit(&self, job: &NewJob) -> JobId {
@@ -255,9 +253,15 @@ impl World {
         job.id
     }
 
-    pub async fn stop(&self, id: JobId) {
+    pub async fn request(&self, id: JobId, request: JobRequest) {
         let mut tx = self.write().await;
-        let job = tx.stop_job(id).await.unwrap();
+        let job = tx.request_job(id, request).await.unwrap();
+        tx.commit(200, &job).await.unwrap();
+    }
+
+    pub async fn resume(&self, id: JobId) {
+        let mut tx = self.write().await;
+        let job = tx.resume_job(id).await.unwrap();
         tx.commit(200, &job).await.unwrap();
     }
 
@@ -284,6 +288,18 @@ impl World {
         self.job_when(id, |job| job.status.is_final()).await
     }
 
+    /// Waits until the job trains.
+    pub async fn training(&self, id: JobId) -> Job {
+        self.job_when(id, |job| job.phase == Some(JobPhase::Training))
+            .await
+    }
+
+    /// Steps of the job's metric points.
+    pub async fn steps(&self, id: JobId) -> Vec<u64> {
+        let points = self.store.job_metrics(self.project, id, 10_000).await;
+        points.unwrap().iter().map(|point| point.step).collect()
+    }
+
     /// Messages of the job's log.
     pub async fn log(&self, id: JobId) -> Vec<String> {
         let page = nereid_store::PageRequest {
@@ -304,26 +320,28 @@ impl World {
         objects.iter().map(|o| o.uri.key().to_owned()).collect()
     }
 
-    /// Keeps everybody from all leases, until dropped.
-    pub async fn block_leases(&self) -> PgConnection {
-        let mut conn = PgConnection::connect(&self.url).await.unwrap();
-        let sql = "BEGIN; LOCK TABLE job_leases IN ACCESS EXCLUSIVE MODE";
-        sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
+    /// Keeps everybody from a table, until dropped.
+    pub async fn block(&self, table: &str) -> PgConnection {
+        let mut conn = self.connection().await;
+        let sql = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+        let lock = sqlx::raw_sql(AssertSqlSafe(sql));
+        lock.execute(&mut conn).await.unwrap();
         conn
+    }
+
+    pub async fn connection(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
+    }
+
+    /// Asks for a number that no use case offers.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        let mut conn = self.connection().await;
+        let count = sqlx::query_scalar(sql);
+        count.fetch_one(&mut conn).await.unwrap()
     }
 
     /// Runs a statement that no use case offers.
     pub async fn sql(&self, sql: &str) {
         sql_at(&self.url, sql).await;
-    }
-}
-
-impl Running {
-    /// Asks the worker to leave and waits until it has.
-    pub async fn leave(mut self) {
-        self.shutdown.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            ended.unwrap().unwrap();
-        }
     }
 }
