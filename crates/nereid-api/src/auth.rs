@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use axum::extract::FromRequestParts;
@@ -24,6 +25,14 @@ use crate::{
 
 /// How long a key is taken for good without asking the database again.
 const TTL: TimeDelta = TimeDelta::seconds(5);
+/// How long a key that was good is still taken for good while the database does not answer.
+///
+/// Inference needs no database; without this it would end with the first outage.
+const TTL_UNCONFIRMED: TimeDelta = TimeDelta::minutes(2);
+/// Longest wait for the database.
+const CONFIRM: Duration = Duration::from_secs(10);
+/// The same if a key was good shortly before.
+const RECONFIRM: Duration = Duration::from_millis(500);
 /// Most keys remembered.
 const MAX_CACHED: usize = 4096;
 /// Characters of a secret after its prefix: 32 bytes in base64url.
@@ -55,7 +64,35 @@ pub(crate) struct Authenticator {
     store: Store,
     mode: AuthMode,
     clock: Arc<dyn Clock>,
-    cache: Mutex<HashMap<[u8; 32], (Timestamp, Actor)>>,
+    cache: Mutex<HashMap<[u8; 32], Known>>,
+}
+
+/// A key that was good.
+#[derive(Debug, Clone)]
+struct Known {
+    actor: Actor,
+    /// When the database said so.
+    confirmed: Timestamp,
+    /// When it was last asked, answer or not.
+    asked: Timestamp,
+}
+
+impl Known {
+    /// Tells whether the database need not be asked.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        within(self.asked, now, TTL) && self.is_usable(now)
+    }
+
+    /// Tells whether the key may be taken for good if the database does not answer.
+    fn is_usable(&self, now: Timestamp) -> bool {
+        within(self.confirmed, now, TTL_UNCONFIRMED)
+    }
+}
+
+/// Tells whether `now` is less than `span` after `at`; a clock that was set back makes it false.
+fn within(at: Timestamp, now: Timestamp, span: TimeDelta) -> bool {
+    let age = now - at;
+    age >= TimeDelta::zero() && age < span
 }
 
 impl Authenticator {
@@ -89,35 +126,54 @@ impl Authenticator {
 
     /// Forgets all remembered keys, so that a revoked one ends here at once.
     pub(crate) fn forget(&self) {
-        self.cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.cache().clear();
     }
 
     async fn actor(&self, hash: [u8; 32]) -> Result<Actor, Problem> {
         let now = self.clock.now();
-        if let Some(actor) = self.cached(&hash, now) {
-            return Ok(actor);
+        let known = self.cache().get(&hash).cloned();
+        let Some(known) = known.filter(|known| known.is_usable(now)) else {
+            return tokio::time::timeout(CONFIRM, self.confirm(hash, now))
+                .await
+                .unwrap_or_else(|_| Err(Problem::unavailable("no answer about a key in time")));
+        };
+        if known.is_fresh(now) {
+            return Ok(known.actor);
         }
-        let actor = self
-            .store
-            .authenticate(&hash)
-            .await?
-            .ok_or_else(unknown_key)?;
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        match tokio::time::timeout(RECONFIRM, self.confirm(hash, now)).await {
+            Ok(Err(problem)) if problem.kind() != Code::Unavailable => Err(problem),
+            Ok(Ok(actor)) => Ok(actor),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!("a key is taken for good without the database, which is away");
+                if let Some(known) = self.cache().get_mut(&hash) {
+                    known.asked = now;
+                }
+                Ok(known.actor)
+            }
+        }
+    }
+
+    /// Asks the database for the holder of a key.
+    async fn confirm(&self, hash: [u8; 32], now: Timestamp) -> Result<Actor, Problem> {
+        let Some(actor) = self.store.authenticate(&hash).await? else {
+            self.cache().remove(&hash);
+            return Err(unknown_key());
+        };
+        let mut cache = self.cache();
         if cache.len() >= MAX_CACHED {
             cache.clear();
         }
-        cache.insert(hash, (now, actor.clone()));
+        let known = Known {
+            actor: actor.clone(),
+            confirmed: now,
+            asked: now,
+        };
+        cache.insert(hash, known);
         Ok(actor)
     }
 
-    fn cached(&self, hash: &[u8; 32], now: Timestamp) -> Option<Actor> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, actor) = cache.get(hash)?;
-        let age = now - *at;
-        (age >= TimeDelta::zero() && age < TTL).then(|| actor.clone())
+    fn cache(&self) -> MutexGuard<'_, HashMap<[u8; 32], Known>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn anonymous(&self, method: &Method, headers: &HeaderMap) -> Result<Actor, Problem> {
@@ -202,6 +258,28 @@ mod tests {
         assert_ne!(a, b);
         assert!(is_key_shaped(&a), "{a}");
         assert_eq!(key_prefix(&a).len(), 12);
+    }
+
+    #[test]
+    fn a_key_is_taken_without_the_database_for_a_while_only() {
+        let start = Timestamp::UNIX_EPOCH;
+        let after = |seconds| start + TimeDelta::seconds(seconds);
+        let actor = Actor {
+            project: nereid_core::ids::ProjectId::generate(),
+            role: Role::Viewer,
+            key: None,
+        };
+        let known = |confirmed, asked| Known {
+            actor: actor.clone(),
+            confirmed: after(confirmed),
+            asked: after(asked),
+        };
+        assert!(known(0, 0).is_fresh(after(4)));
+        assert!(!known(0, 0).is_fresh(after(6)) && known(0, 0).is_usable(after(6)));
+        // Asked in vain a moment ago: not asked with each request.
+        assert!(known(0, 100).is_fresh(after(101)));
+        assert!(!known(0, 119).is_fresh(after(121)), "in vain for too long");
+        assert!(!known(50, 50).is_usable(after(0)), "the clock was set back");
     }
 
     #[test]

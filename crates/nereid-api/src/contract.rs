@@ -24,6 +24,9 @@ use crate::{
 /// Name of the security scheme in the document.
 pub(crate) const SCHEME: &str = "api_key";
 
+/// Longest wait for Postgres when a request has taken too long.
+const PROBE: Duration = Duration::from_secs(1);
+
 /// What the document says of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
@@ -191,12 +194,22 @@ async fn admission(
     rule.check_query(request.uri().query().unwrap_or_default())?;
     request.extensions_mut().insert(actor);
     let limit = rule.timeout(&gate.state.config);
-    tokio::time::timeout(limit, next.run(request))
-        .await
-        .map_err(|_| {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => Ok(response),
+        Err(_) => Err(overdue(&gate.state, limit).await),
+    }
+}
+
+/// Makes the answer to a request that took too long: is it slow, or does Postgres hang?
+async fn overdue(state: &ApiState, limit: Duration) -> Problem {
+    match tokio::time::timeout(PROBE, state.store.ping()).await {
+        Ok(Ok(())) => {
             let detail = format!("No answer within {} seconds.", limit.as_secs());
             Problem::new(Code::Timeout, detail)
-        })
+        }
+        Ok(Err(e)) => Problem::from(e),
+        Err(_) => Problem::unavailable("Postgres does not answer a ping"),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,11 @@
 mod answers;
 mod shapes;
 
-use nereid_core::jobs::JobKind;
+use nereid_core::{
+    jobs::{JobKind, JobRequest, Waiting},
+    spec::NoopSpec,
+    workers::DeviceKind,
+};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{
@@ -19,7 +23,9 @@ use crate::{
     contract::SCHEME,
     problem::ProblemDocument,
     router::operations,
-    schemas::{AnyJobSpec, DeployKind, JobSchema, MetricOrName, TrainKind},
+    schemas::{
+        AnyJobSpec, DeployKind, JobSchema, MetricOrName, NoopKind, SubmitOptions, TrainKind,
+    },
     v1::{
         jobs::{JobOrder, LabelFilter},
         uploads::FileName,
@@ -32,7 +38,7 @@ use crate::{
     info(
         title = "Nereid",
         version = env!("CARGO_PKG_VERSION"),
-        description = "Trains, versions, optimises and serves models on data in S3.\n\nErrors are problem documents (RFC 9457) with a stable `code`; mistakes in a request are all listed in `errors`, each with a JSON pointer. Lists are read page by page with `page_token`. A `POST` that changes something takes an `Idempotency-Key`.",
+        description = "Trains, versions, optimises and serves models on data in S3.\n\nErrors are problem documents (RFC 9457) with a stable `code`; mistakes in a request are all listed in `errors`, each with a JSON pointer. Lists are read page by page with `page_token`. A `POST` that changes something takes an `Idempotency-Key`: after a lost connection, or a 503, 429 or `idempotency_in_flight`, send the same request with the same key again; it is done once.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
         contact(name = "Nereid"),
     ),
@@ -50,7 +56,7 @@ use crate::{
     ),
     components(schemas(
         ProblemDocument, OipError, AnyJobSpec, JobKind, JobOrder, LabelFilter, FileName, TrainKind, DeployKind,
-        MetricOrName,
+        NoopKind, MetricOrName, SubmitOptions, JobRequest, Waiting, DeviceKind, NoopSpec,
     )),
     modifiers(&BearerKey),
 )]

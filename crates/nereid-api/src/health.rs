@@ -6,13 +6,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use std::{future::Future, time::Duration};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{ApiState, problem::Problem};
+use crate::{
+    ApiState,
+    problem::{Problem, RETRY_AFTER},
+};
 
 /// Longest wait for each dependency.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -74,9 +77,7 @@ async fn livez() -> Json<Health> {
 )]
 async fn readyz(State(state): State<ApiState>) -> Response {
     let (postgres, s3) = futures::join!(
-        check("postgres", async {
-            state.store.ping().await.map_err(Problem::from)
-        }),
+        check("postgres", postgres(&state)),
         check("s3", bucket(&state)),
     );
     let checks = vec![postgres, s3];
@@ -86,25 +87,37 @@ async fn readyz(State(state): State<ApiState>) -> Response {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, HealthStatus::Unavailable)
     };
-    (code, Json(Health { status, checks })).into_response()
+    let mut response = (code, Json(Health { status, checks })).into_response();
+    if !well {
+        let seconds = HeaderValue::from(RETRY_AFTER);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
 }
 
 async fn check(
     name: &'static str,
     probe: impl Future<Output = Result<(), Problem>>,
 ) -> HealthCheck {
-    let status = match tokio::time::timeout(TIMEOUT, probe).await {
-        Ok(Ok(())) => HealthStatus::Ok,
-        Ok(Err(e)) => {
+    let status = match in_time(probe).await {
+        Ok(()) => HealthStatus::Ok,
+        Err(e) => {
             tracing::warn!(dependency = name, error = ?e, "not ready");
-            HealthStatus::Unavailable
-        }
-        Err(_) => {
-            tracing::warn!(dependency = name, "not ready: no answer in time");
             HealthStatus::Unavailable
         }
     };
     HealthCheck { name, status }
+}
+
+async fn in_time(probe: impl Future<Output = Result<(), Problem>>) -> Result<(), Problem> {
+    tokio::time::timeout(TIMEOUT, probe)
+        .await
+        .unwrap_or_else(|_| Err(Problem::unavailable("no answer in time")))
+}
+
+/// Tells whether Postgres answers in time.
+pub(crate) async fn postgres(state: &ApiState) -> Result<(), Problem> {
+    in_time(async { state.store.ping().await.map_err(Problem::from) }).await
 }
 
 /// Asks for the first of no objects: the cheapest request that fails without the bucket.

@@ -69,6 +69,11 @@ impl IntoResponse for Interrupt {
 }
 
 impl Once {
+    /// The key, for a method of the store that does it all.
+    pub(crate) fn into_key(self) -> Option<IdempotencyKey> {
+        self.0
+    }
+
     /// Begins the change, unless it was made before.
     pub(crate) async fn begin(
         &self,

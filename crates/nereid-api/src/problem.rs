@@ -18,6 +18,9 @@ use utoipa::ToSchema;
 /// Media type of problem documents.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// Seconds after which a request that was refused for now may be sent again.
+pub(crate) const RETRY_AFTER: u32 = 1;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $status:ident, $code:literal, $title:literal;)+) => {
         /// Kind of a problem: HTTP status, stable code and title in one place.
@@ -149,7 +152,7 @@ impl Problem {
     pub fn new(kind: Code, detail: impl Into<String>) -> Self {
         let retry_after = (kind.status() == StatusCode::SERVICE_UNAVAILABLE
             || kind == Code::TooManyRequests)
-            .then_some(1);
+            .then_some(RETRY_AFTER);
         Self(Box::new(Inner {
             kind,
             code: kind.as_str(),

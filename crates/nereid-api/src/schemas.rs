@@ -9,19 +9,21 @@
     reason = "nothing makes or reads these; they only describe"
 )]
 
+mod job;
+
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
 use nereid_core::{
     Name,
     datasets::{DatasetFormat, TargetKind},
-    ids::{JobId, ProjectId},
-    jobs::{JobError, JobKind, JobPhase, JobResult, JobStatus, Progress, TerminationReason},
     spec::{
-        Callback, DeploySpec, FitOptions, Loss, Metric, Network, Optimizer, Tolerance, TrainSpec,
+        Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Tolerance, TrainSpec,
     },
+    workers::DeviceKind,
 };
 use utoipa::ToSchema;
+
+pub(crate) use self::job::{AnyJobSpec, JobSchema};
 
 /// A job to submit.
 #[derive(ToSchema)]
@@ -31,6 +33,8 @@ pub(crate) enum SubmitJob {
     Train(SubmitTrainJob),
     /// Optimises a model version and serves it behind an endpoint.
     Deploy(SubmitDeployJob),
+    /// Does nothing for a while: tries out and measures the queue.
+    Noop(SubmitNoopJob),
 }
 
 /// The word `train`.
@@ -47,6 +51,42 @@ pub(crate) enum TrainKind {
 pub(crate) enum DeployKind {
     /// A deploy job.
     Deploy,
+}
+
+/// The word `noop`.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum NoopKind {
+    /// A no-op job.
+    Noop,
+}
+
+/// How a job is queued.
+#[derive(ToSchema)]
+pub(crate) struct SubmitOptions {
+    /// Free key-value pairs to find the job by.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// 0 (last) to 100 (first).
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 100, default = 50)]
+    priority: u8,
+    /// Most attempts before the job fails.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 20, default = 3)]
+    max_attempts: u32,
+    /// What the job has to be computed on; on anything unless given.
+    #[schema(value_type = DeviceKind, required = false)]
+    device: Option<DeviceKind>,
+    /// Labels that a worker must have to take the job.
+    #[serde(default)]
+    worker_labels: BTreeMap<String, String>,
+    /// Longest time the job may run, all attempts together, in seconds.
+    #[schema(value_type = u32, required = false, minimum = 1, maximum = 31_536_000)]
+    max_runtime_seconds: Option<u32>,
+    /// Longest time the job may wait for a worker each time it is queued, in seconds.
+    #[schema(value_type = u32, required = false, minimum = 1, maximum = 31_536_000)]
+    max_queue_seconds: Option<u32>,
 }
 
 /// A train job to submit.
@@ -76,17 +116,9 @@ pub(crate) struct SubmitTrainJob {
     kind: TrainKind,
     /// What to train, on what and how.
     spec: TrainSpec,
-    /// Free key-value pairs to find the job by.
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    /// 0 (last) to 100 (first).
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 100, default = 50)]
-    priority: u8,
-    /// Most attempts before the job fails.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 20, default = 3)]
-    max_attempts: u32,
+    /// How it is queued.
+    #[serde(flatten)]
+    options: SubmitOptions,
 }
 
 /// A deploy job to submit.
@@ -98,17 +130,23 @@ pub(crate) struct SubmitDeployJob {
     kind: DeployKind,
     /// What to deploy and where.
     spec: SubmitDeploySpec,
-    /// Free key-value pairs to find the job by.
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    /// 0 (last) to 100 (first).
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 100, default = 50)]
-    priority: u8,
-    /// Most attempts before the job fails.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 20, default = 3)]
-    max_attempts: u32,
+    /// How it is queued.
+    #[serde(flatten)]
+    options: SubmitOptions,
+}
+
+/// A job that does nothing, to submit.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"kind": "noop", "spec": {"seconds": 0.5}}))]
+pub(crate) struct SubmitNoopJob {
+    /// Kind of the job.
+    kind: NoopKind,
+    /// How long to do nothing.
+    spec: NoopSpec,
+    /// How it is queued.
+    #[serde(flatten)]
+    options: SubmitOptions,
 }
 
 /// What to deploy and where.
@@ -178,17 +216,9 @@ pub(crate) struct TrainModel {
     #[serde(default)]
     #[schema(max_items = 16)]
     callbacks: Vec<Callback>,
-    /// Free key-value pairs to find the job by.
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    /// 0 (last) to 100 (first).
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 100, default = 50)]
-    priority: u8,
-    /// Most attempts before the job fails.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 20, default = 3)]
-    max_attempts: u32,
+    /// How it is queued.
+    #[serde(flatten)]
+    options: SubmitOptions,
 }
 
 /// A deployment of the version that the path names.
@@ -206,17 +236,9 @@ pub(crate) struct DeployModel {
     /// How far optimisation may stray.
     #[serde(default)]
     tolerance: Tolerance,
-    /// Free key-value pairs to find the job by.
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    /// 0 (last) to 100 (first).
-    #[serde(default)]
-    #[schema(minimum = 0, maximum = 100, default = 50)]
-    priority: u8,
-    /// Most attempts before the job fails.
-    #[serde(default)]
-    #[schema(minimum = 1, maximum = 20, default = 3)]
-    max_attempts: u32,
+    /// How it is queued.
+    #[serde(flatten)]
+    options: SubmitOptions,
 }
 
 /// A metric with its parameters, or its name alone.
@@ -293,63 +315,4 @@ pub(crate) struct RegisterDataset {
     /// Whether the label is a class or a number; found from the values unless given.
     #[schema(value_type = TargetKind, required = false)]
     target: Option<TargetKind>,
-}
-
-/// Spec of a job, by its kind.
-#[derive(ToSchema)]
-#[serde(untagged)]
-pub(crate) enum AnyJobSpec {
-    /// That of a train job.
-    Train(TrainSpec),
-    /// That of a deploy job.
-    Deploy(DeploySpec),
-}
-
-/// A job.
-#[derive(ToSchema)]
-#[schema(as = Job)]
-pub(crate) struct JobSchema {
-    /// Identifier.
-    id: JobId,
-    /// Project it belongs to.
-    project_id: ProjectId,
-    /// What it does.
-    kind: JobKind,
-    /// What it was asked to do, dataset versions resolved.
-    spec: AnyJobSpec,
-    /// Free key-value pairs to find the job by.
-    labels: BTreeMap<String, String>,
-    /// 0 (last) to 100 (first).
-    #[schema(minimum = 0, maximum = 100)]
-    priority: u8,
-    /// Most attempts before the job fails.
-    #[schema(minimum = 1, maximum = 20)]
-    max_attempts: u32,
-    /// Where it stands.
-    status: JobStatus,
-    /// What it is doing, while it runs.
-    #[schema(value_type = JobPhase, required = false)]
-    phase: Option<JobPhase>,
-    /// Whether a client has asked it to stop.
-    stop_requested: bool,
-    /// Attempts used up so far.
-    attempts: u32,
-    /// How far it has come.
-    #[schema(value_type = Progress, required = false)]
-    progress: Option<Progress>,
-    /// What it made.
-    #[schema(value_type = JobResult, required = false)]
-    result: Option<JobResult>,
-    /// Why it (or its last attempt) failed.
-    #[schema(value_type = JobError, required = false)]
-    error: Option<JobError>,
-    /// Why it ended.
-    #[schema(value_type = TerminationReason, required = false)]
-    termination_reason: Option<TerminationReason>,
-    /// When it was accepted.
-    created_at: DateTime<Utc>,
-    /// When its first attempt started.
-    started_at: Option<DateTime<Utc>>,
-    /// When it ended.
-    finished_at: Option<DateTime<Utc>>,
 }

@@ -18,6 +18,7 @@ use crate::{
     auth::Caller,
     extract::{Path, VersionNumber},
     gateway::{Target, Variant},
+    health,
     problem::{Code, Problem},
 };
 
@@ -114,7 +115,7 @@ async fn oip_server_live() -> Json<OipServerLive> {
     ),
 )]
 async fn oip_server_ready(State(state): State<ApiState>) -> Result<Json<OipReady>, Problem> {
-    state.store.ping().await?;
+    health::postgres(&state).await?;
     Ok(Json(OipReady { ready: true }))
 }
 

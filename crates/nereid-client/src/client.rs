@@ -10,9 +10,16 @@ use uuid::Uuid;
 use crate::error::{ClientError, Problem};
 
 /// Longest wait for an answer, except for uploads, registrations and streams.
-const TIMEOUT: Duration = Duration::from_mins(1);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a request is sent again while nobody listens at the address: it may be a wrong one.
+const UNREACHED_RETRIES: u32 = 3;
+/// How often a request is sent again that was cut or refused for now; covers a restart of
+/// Postgres or of the API.
+const RETRIES: u32 = 8;
+/// Longest pause before a request is sent again.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// Client of one Nereid server; cheap to clone.
 #[derive(Debug, Clone)]
@@ -100,20 +107,34 @@ impl Client {
         timeout: Duration,
     ) -> Result<T, ClientError> {
         let key = Uuid::now_v7().to_string();
+        self.post_keyed(segments, body, timeout, &key).await
+    }
+
+    /// Sends a POST until it is answered for good; the key makes sure that it is done once.
+    pub(crate) async fn post_keyed<B: Serialize + Sync + ?Sized, T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        body: &B,
+        timeout: Duration,
+        key: &str,
+    ) -> Result<T, ClientError> {
         let mut tries = 0;
         loop {
             let request = self
                 .request(Method::POST, self.url(segments))
-                .header("idempotency-key", &key)
+                .header("idempotency-key", key)
                 .timeout(timeout)
                 .json(body);
-            match send(request).await {
-                Ok(response) => return decode(response).await,
-                Err(ClientError::Transport { source, .. }) if source.is_connect() && tries < 3 => {
+            let answer = match send(request).await {
+                Ok(response) => decode(response).await,
+                Err(e) => Err(e),
+            };
+            match answer {
+                Err(e) if may_repeat(&e, tries) => {
+                    tokio::time::sleep(pause(&e, tries)).await;
                     tries += 1;
-                    tokio::time::sleep(Duration::from_millis(200 << tries)).await;
                 }
-                Err(e) => return Err(e),
+                done => return done,
             }
         }
     }
@@ -139,12 +160,29 @@ impl Client {
         let request = self
             .request(Method::GET, self.url(&["readyz"]))
             .timeout(CONNECT_TIMEOUT);
-        match send(request).await {
-            Ok(_) => Ok(true),
-            Err(ClientError::Problem(_)) => Ok(false),
-            Err(e) => Err(e),
-        }
+        let response = request.send().await.map_err(transport)?;
+        Ok(response.status().is_success())
     }
+}
+
+/// Tells whether a request with an idempotency key is worth sending again.
+fn may_repeat(e: &ClientError, tries: u32) -> bool {
+    match e {
+        ClientError::Transport { source, .. } if source.is_connect() => tries < UNREACHED_RETRIES,
+        // It was given its time; more of the same helps nobody.
+        ClientError::Transport { source, .. } if source.is_timeout() => false,
+        ClientError::Transport { .. } => tries < RETRIES,
+        // Whoever sends too much decides himself what to do about it.
+        ClientError::Problem(p) if p.code == "timeout" || p.code == "too_many_requests" => false,
+        e => e.is_transient() && tries < RETRIES,
+    }
+}
+
+/// How long to wait before a request is sent again: longer each time, and as long as asked.
+fn pause(e: &ClientError, tries: u32) -> Duration {
+    let asked = e.problem().and_then(|p| p.retry_after).unwrap_or(0);
+    let doubled = Duration::from_millis(200 << tries.min(8));
+    doubled.max(Duration::from_secs(asked)).min(MAX_PAUSE)
 }
 
 /// Sends a request; anything but success becomes an error.
@@ -154,9 +192,16 @@ pub(crate) async fn send(request: RequestBuilder) -> Result<Response, ClientErro
         return Ok(response);
     }
     let (url, status) = (response.url().to_string(), response.status());
+    let retry_after = response
+        .headers()
+        .get("retry-after")
+        .and_then(|v| v.to_str().ok()?.parse().ok());
     let body = response.bytes().await.map_err(transport)?;
     Err(match serde_json::from_slice::<Problem>(&body) {
-        Ok(problem) => ClientError::Problem(Box::new(problem)),
+        Ok(problem) => ClientError::Problem(Box::new(Problem {
+            retry_after,
+            ..problem
+        })),
         Err(_) => ClientError::Unexpected {
             url,
             detail: format!("HTTP {status} without a problem document"),
@@ -179,5 +224,47 @@ pub(crate) fn transport(source: reqwest::Error) -> ClientError {
     ClientError::Transport {
         url,
         source: source.without_url(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: &str, retry_after: Option<u64>) -> ClientError {
+        let document = serde_json::json!({"status": 503, "code": code, "title": "x"});
+        let problem: Problem = serde_json::from_value(document).unwrap();
+        ClientError::Problem(Box::new(Problem {
+            retry_after,
+            ..problem
+        }))
+    }
+
+    #[test]
+    fn repeats_what_was_refused_for_now_and_nothing_else() {
+        for code in ["unavailable", "overloaded", "idempotency_in_flight"] {
+            assert!(may_repeat(&refusal(code, None), 0), "{code}");
+            assert!(
+                !may_repeat(&refusal(code, None), RETRIES),
+                "{code}, for ever"
+            );
+        }
+        for code in [
+            "invalid_request",
+            "endpoint_not_ready",
+            "too_many_requests",
+            "timeout",
+        ] {
+            assert!(!may_repeat(&refusal(code, None), 0), "{code}");
+        }
+    }
+
+    #[test]
+    fn waits_longer_each_time_and_as_long_as_asked() {
+        let at = |tries, asked| pause(&refusal("unavailable", asked), tries);
+        assert_eq!(at(0, None), Duration::from_millis(200));
+        assert_eq!(at(2, None), Duration::from_millis(800));
+        assert_eq!(at(0, Some(2)), Duration::from_secs(2));
+        assert_eq!(at(7, Some(600)), MAX_PAUSE);
     }
 }

@@ -22,6 +22,23 @@ pub struct Problem {
     /// All mistakes found in the input.
     #[serde(default)]
     pub errors: Vec<Violation>,
+    /// Seconds to wait before the request is sent again, from the answer's header.
+    #[serde(skip)]
+    pub retry_after: Option<u64>,
+}
+
+impl Problem {
+    /// Tells whether the very same request may succeed a little later.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.code.as_str(),
+            "unavailable"
+                | "overloaded"
+                | "timeout"
+                | "too_many_requests"
+                | "idempotency_in_flight"
+        )
+    }
 }
 
 impl std::fmt::Display for Problem {
@@ -78,6 +95,18 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Tells whether the very same request may succeed a little later.
+    ///
+    /// After a lost connection nobody knows whether the server did what it was asked to; only a
+    /// request with an idempotency key may then be sent again.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Problem(problem) => problem.is_transient(),
+            Self::Transport { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Returns the problem document, if the API sent one.
     pub fn problem(&self) -> Option<&Problem> {
         match self {

@@ -1,4 +1,6 @@
-//! Jobs: submit, watch, stop.
+//! Jobs: submit, watch, pause, resume, stop, cancel, retry.
+
+use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use nereid_core::{
@@ -11,7 +13,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sse_stream::SseStream;
 
-use crate::{Client, ClientError, client::send};
+use crate::{
+    Client, ClientError,
+    client::{TIMEOUT, send},
+};
+
+/// How long a server may be away before a watch is given up.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Which jobs to list.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +38,12 @@ impl Client {
     /// Submits a job; `job` is the body of `POST /v1/jobs`.
     pub async fn submit_job(&self, job: &Value) -> Result<Job, ClientError> {
         self.post_quick(&["v1", "jobs"], job).await
+    }
+
+    /// Submits a job under an idempotency key of the caller's: however often it is called with the
+    /// same key and body, and by however many processes, there is one job.
+    pub async fn submit_job_once(&self, job: &Value, key: &str) -> Result<Job, ClientError> {
+        self.post_keyed(&["v1", "jobs"], job, TIMEOUT, key).await
     }
 
     /// Lists jobs, newest first.
@@ -52,15 +66,33 @@ impl Client {
         self.get(&["v1", "jobs", &id.to_string()]).await
     }
 
-    /// Asks a job to stop.
+    /// Puts a job aside: it saves its state and frees its worker until resumed.
+    pub async fn pause_job(&self, id: JobId) -> Result<Job, ClientError> {
+        self.ask_job(id, "pause").await
+    }
+
+    /// Lets a paused job go on.
+    pub async fn resume_job(&self, id: JobId) -> Result<Job, ClientError> {
+        self.ask_job(id, "resume").await
+    }
+
+    /// Ends a training now and keeps what was trained.
+    pub async fn stop_job(&self, id: JobId) -> Result<Job, ClientError> {
+        self.ask_job(id, "stop").await
+    }
+
+    /// Ends a job without a result.
     pub async fn cancel_job(&self, id: JobId) -> Result<Job, ClientError> {
-        self.post_quick(&["v1", "jobs", &id.to_string(), "cancel"], &json!({}))
-            .await
+        self.ask_job(id, "cancel").await
     }
 
     /// Queues a failed or stopped job again.
     pub async fn retry_job(&self, id: JobId) -> Result<Job, ClientError> {
-        self.post_quick(&["v1", "jobs", &id.to_string(), "retry"], &json!({}))
+        self.ask_job(id, "retry").await
+    }
+
+    async fn ask_job(&self, id: JobId, what: &str) -> Result<Job, ClientError> {
+        self.post_quick(&["v1", "jobs", &id.to_string(), what], &json!({}))
             .await
     }
 
@@ -82,14 +114,17 @@ impl Client {
             .await
     }
 
-    /// Returns a job's metrics in step order.
+    /// Returns a job's metrics in step order: all of them, or 10,000 evenly picked.
     pub async fn job_metrics(&self, id: JobId) -> Result<Vec<MetricPoint>, ClientError> {
         #[derive(Deserialize)]
         struct Points {
             items: Vec<MetricPoint>,
         }
         Ok(self
-            .get::<Points>(&["v1", "jobs", &id.to_string(), "metrics"])
+            .get_query::<Points>(
+                &["v1", "jobs", &id.to_string(), "metrics"],
+                &[("limit", "10000".to_owned())],
+            )
             .await?
             .items)
     }
@@ -124,30 +159,45 @@ impl Client {
         Ok(Box::pin(events))
     }
 
-    /// Waits until a job has ended, calling `seen` for each event; survives lost connections.
+    /// Waits until a job has ended, calling `seen` for each event.
+    ///
+    /// A paused job has not ended. Lost connections and a server that is away for a while are
+    /// survived; no event is missed or seen twice.
     pub async fn watch_job(
         &self,
         id: JobId,
         mut seen: impl FnMut(&JobEvent),
     ) -> Result<Job, ClientError> {
-        let mut after = 0;
+        let (mut after, mut heard) = (0, Instant::now());
         loop {
-            match self.job_events(id, after).await {
-                Ok(mut events) => {
-                    while let Some(Ok(event)) = events.next().await {
-                        after = event.seq;
-                        seen(&event);
-                    }
-                }
-                Err(e @ ClientError::Problem(_)) => return Err(e),
-                Err(_) => {}
-            }
-            match self.job(id).await {
+            let cut = self.follow(id, &mut after, &mut heard, &mut seen).await;
+            let job = match cut {
+                Ok(()) => self.job(id).await,
+                Err(e) => Err(e),
+            };
+            match job {
                 Ok(job) if job.status.is_final() => return Ok(job),
-                Ok(_) | Err(ClientError::Transport { .. }) => {}
+                Ok(_) => heard = Instant::now(),
+                Err(e) if e.is_transient() && heard.elapsed() < PATIENCE => {}
                 Err(e) => return Err(e),
             }
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
+    }
+
+    /// Reads one stream of events to its end, however it ends.
+    async fn follow(
+        &self,
+        id: JobId,
+        after: &mut u64,
+        heard: &mut Instant,
+        seen: &mut impl FnMut(&JobEvent),
+    ) -> Result<(), ClientError> {
+        let mut events = self.job_events(id, *after).await?;
+        while let Some(Ok(event)) = events.next().await {
+            (*after, *heard) = (event.seq, Instant::now());
+            seen(&event);
+        }
+        Ok(())
     }
 }

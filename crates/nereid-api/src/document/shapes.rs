@@ -10,6 +10,14 @@ use serde_json::{Map, Value, json};
 const PREFIX: &str = "#/components/schemas/";
 /// Fields that tell the variants of an enum apart.
 const TAGS: [&str; 2] = ["type", "kind"];
+/// Bodies in which unknown fields are mistakes.
+const CLOSED: [&str; 5] = [
+    "SubmitTrainJob",
+    "SubmitDeployJob",
+    "SubmitNoopJob",
+    "TrainModel",
+    "DeployModel",
+];
 
 /// Simplifies all schemas of the document.
 pub(super) fn simplify(document: &mut Value) {
@@ -24,6 +32,10 @@ pub(super) fn simplify(document: &mut Value) {
         let simple = merge(&schemas[name], &schemas);
         schemas.insert(name.clone(), simple);
     }
+    // Said of them in the code, and lost where they are put together of several.
+    for name in CLOSED {
+        schemas[name]["additionalProperties"] = Value::Bool(false);
+    }
     for name in &names {
         name_variants(name, &mut schemas);
     }
@@ -36,7 +48,7 @@ pub(super) fn simplify(document: &mut Value) {
 
 /// Shows what readers take where it differs from what serde's attributes say.
 fn correct(schemas: &mut Map<String, Value>) {
-    for name in ["TrainSpec", "Network"] {
+    for name in ["TrainSpec", "Network", "NoopSpec"] {
         schemas[name]["additionalProperties"] = Value::Bool(false);
     }
     for name in ["Loss", "Metric", "Optimizer", "Callback"] {
@@ -112,13 +124,15 @@ fn merge(schema: &Value, all: &Map<String, Value>) -> Value {
                 .flat_map(|left| alternatives.iter().map(|right| union(left, right, all)))
                 .collect();
         }
-        let description = schema.get("description").cloned();
         merged = match choices.len() {
             1 => choices.remove(0),
             _ => json!({ "oneOf": choices }),
         };
-        if let Some(description) = description {
-            merged["description"] = description;
+        // What is said of the whole: description, example.
+        for (key, value) in schema.as_object().into_iter().flatten() {
+            if key != "allOf" {
+                merged[key] = value.clone();
+            }
         }
     } else if let Some(parts) = schema["oneOf"].as_array() {
         merged["oneOf"] = parts.iter().map(|part| merge(part, all)).collect();

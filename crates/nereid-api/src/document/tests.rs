@@ -198,7 +198,7 @@ fn bodies_of_bytes_are_binary_and_parameters_are_never_null() {
 fn examples_work() {
     let document = json();
     let example = |name: &str| document["components"]["schemas"][name]["example"].clone();
-    for name in ["SubmitTrainJob", "SubmitDeployJob"] {
+    for name in ["SubmitTrainJob", "SubmitDeployJob", "SubmitNoopJob"] {
         let read = nereid_core::jobs::NewJob::read(example(name));
         assert!(read.is_ok(), "{name}: {read:?}");
     }
@@ -224,6 +224,35 @@ fn metric_names_are_the_metrics() {
     assert!(nereid_core::jobs::NewJob::read(job).is_ok());
 }
 
+/// What may be sent beside a spec is the same for each kind, and what the readers know.
+#[test]
+fn each_submission_has_all_options() {
+    let schemas = &json()["components"]["schemas"];
+    let job = serde_json::json!({
+        "kind": "noop", "spec": {}, "device": "cpu", "worker_labels": {"a": "b"},
+        "max_runtime_seconds": 1, "max_queue_seconds": 1,
+    });
+    let read = nereid_core::jobs::NewJob::read(job).unwrap();
+    let options = serde_json::to_value(read.options).unwrap();
+    for name in [
+        "SubmitTrainJob",
+        "SubmitDeployJob",
+        "SubmitNoopJob",
+        "TrainModel",
+        "DeployModel",
+    ] {
+        let schema = &schemas[name];
+        assert_eq!(schema["additionalProperties"], false, "{name}");
+        assert!(schema["example"].is_object(), "{name}");
+        for option in options.as_object().unwrap().keys() {
+            assert!(
+                schema["properties"][option].is_object(),
+                "{name} lacks {option}"
+            );
+        }
+    }
+}
+
 /// Serialised jobs must be what the document says.
 #[test]
 fn jobs_match_their_schema() {
@@ -243,8 +272,16 @@ fn jobs_match_their_schema() {
     ] {
         job[field] = value.into();
     }
-    job["stop_requested"] = false.into();
+    job["requested"] = "pause".into();
+    job["waiting"] = serde_json::json!({
+        "reason": "backing_off", "detail": "x", "position": 1, "since": "2026-01-01T00:00:00Z",
+    });
     job["attempts"] = 0.into();
+    job["lease_losses"] = 0.into();
+    job["device"] = "gpu".into();
+    job["worker_labels"] = serde_json::json!({"rack": "a"});
+    job["max_runtime_seconds"] = 60.into();
+    job["max_queue_seconds"] = 60.into();
     job["progress"] = serde_json::json!({"epoch": 1, "epochs": 1, "step": 1, "steps": 1});
     job["error"] = serde_json::json!({"reason": "internal", "message": "x"});
     let result = serde_json::json!({"kind": "deploy", "endpoint": "e", "model": "m", "version": 1});

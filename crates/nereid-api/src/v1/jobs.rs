@@ -1,5 +1,6 @@
-//! Jobs: submit, list, show, cancel, retry.
+//! Jobs: submit, list, show.
 
+mod requests;
 mod submit;
 mod watch;
 
@@ -9,7 +10,7 @@ use nereid_core::{
     ids::JobId,
     jobs::{Job, JobKind, JobStatus},
 };
-use nereid_store::{jobs::JobFilter, notify::Wake};
+use nereid_store::jobs::JobFilter;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -19,7 +20,7 @@ use crate::{
     ApiState,
     auth::Caller,
     extract::{Parameters, Path, Query, QueryReader},
-    once::{BareSubmission, Interrupt, Submission},
+    once::{Interrupt, Submission},
     pages::{Paging, listing},
     problem::Problem,
     schemas::SubmitJob,
@@ -35,8 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .routes(routes!(create_job, list_jobs))
         .routes(routes!(get_job))
-        .routes(routes!(cancel_job))
-        .routes(routes!(retry_job))
+        .merge(requests::routes())
         .merge(watch::routes())
 }
 
@@ -180,6 +180,9 @@ async fn list_jobs(
 }
 
 /// Returns a job
+///
+/// While it is queued, `waiting` says why it does not run yet: its place in the queue, and what is
+/// missing.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}", tag = "jobs",
     params(("id" = JobId, Path, description = "Identifier of the job")),
@@ -192,52 +195,6 @@ async fn get_job(
     Path(id): Path<JobId>,
 ) -> Result<Json<Job>, Problem> {
     Ok(Json(state.store.job(actor.project, id).await?))
-}
-
-/// Asks a job to stop
-///
-/// A waiting job stops at once, a running one after its current batch. Asking again changes
-/// nothing; a job that has ended refuses.
-#[utoipa::path(
-    post, path = "/v1/jobs/{id}/cancel", tag = "jobs",
-    params(("id" = JobId, Path, description = "Identifier of the job"), IdempotencyHeader),
-    responses((status = 200, description = "It stops", body = Job)),
-    security(("api_key" = ["trainer"])),
-)]
-async fn cancel_job(
-    State(state): State<ApiState>,
-    Caller(actor): Caller,
-    Path(id): Path<JobId>,
-    request: BareSubmission,
-) -> Result<Json<Job>, Interrupt> {
-    let mut tx = request.nothing()?.begin(&state, &actor).await?;
-    let job = tx.stop_job(id).await?;
-    tx.commit(200, &job).await?;
-    state.store.notify(Wake::Job(id));
-    Ok(Json(job))
-}
-
-/// Queues a failed or stopped job again
-///
-/// It gets a fresh budget of attempts and goes on from its last checkpoint.
-#[utoipa::path(
-    post, path = "/v1/jobs/{id}/retry", tag = "jobs",
-    params(("id" = JobId, Path, description = "Identifier of the job"), IdempotencyHeader),
-    responses((status = 200, description = "It waits for a worker again", body = Job)),
-    security(("api_key" = ["trainer"])),
-)]
-async fn retry_job(
-    State(state): State<ApiState>,
-    Caller(actor): Caller,
-    Path(id): Path<JobId>,
-    request: BareSubmission,
-) -> Result<Json<Job>, Interrupt> {
-    let mut tx = request.nothing()?.begin(&state, &actor).await?;
-    let job = tx.retry_job(id).await?;
-    tx.commit(200, &job).await?;
-    state.store.notify(Wake::Queue);
-    state.store.notify(Wake::Job(id));
-    Ok(Json(job))
 }
 
 #[cfg(test)]

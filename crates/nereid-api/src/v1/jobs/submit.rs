@@ -11,7 +11,7 @@ use nereid_core::{
 };
 use nereid_store::{
     ResourceKind::{Dataset, DatasetVersion as Version, Model, ModelVersion},
-    notify::Wake,
+    jobs::Submitted,
 };
 
 use crate::{
@@ -55,18 +55,18 @@ pub(crate) async fn submit(
     request.once.replay(state, actor).await?;
     let resolved = resolve(state, actor.project, &mut new.spec).await;
     resolved.map_err(|p| nesting.localise(p))?;
-    let mut tx = request.once.begin(state, actor).await?;
-    let job = tx.submit_job(&new).await?;
-    tx.commit(201, &job).await?;
-    state.store.notify(Wake::Queue);
-    state.store.notify(Wake::Job(job.id));
-    Ok(created(&format!("/v1/jobs/{}", job.id), job))
+    let store = state.store.with_actor(actor.key);
+    let key = request.once.into_key();
+    match store.submit_job(actor.project, key, &new).await? {
+        Submitted::Fresh(job) => Ok(created(&format!("/v1/jobs/{}", job.id), job)),
+        Submitted::Replay(stored) => Err(Interrupt::Replay(stored)),
+    }
 }
 
 /// Deploying changes what endpoints serve, so it takes more than training does.
 fn demand_role(actor: &Actor, kind: JobKind) -> Result<(), Problem> {
     let needed = match kind {
-        JobKind::Train => Role::Trainer,
+        JobKind::Train | JobKind::Noop => Role::Trainer,
         JobKind::Deploy => Role::Deployer,
     };
     if actor.role >= needed {
@@ -84,6 +84,7 @@ async fn resolve(state: &ApiState, project: ProjectId, spec: &mut JobSpec) -> Re
     match spec {
         JobSpec::Train(spec) => resolve_train(state, project, spec).await,
         JobSpec::Deploy(spec) => resolve_deploy(state, project, spec).await,
+        JobSpec::Noop(_) => Ok(()),
     }
 }
 
@@ -228,6 +229,7 @@ mod tests {
             key: None,
         };
         assert!(demand_role(&actor, JobKind::Train).is_ok());
+        assert!(demand_role(&actor, JobKind::Noop).is_ok());
         assert_eq!(
             demand_role(&actor, JobKind::Deploy).unwrap_err().kind(),
             Code::Forbidden

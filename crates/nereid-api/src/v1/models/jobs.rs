@@ -19,7 +19,15 @@ use crate::{
 };
 
 /// Fields of a job beside its spec.
-const OPTIONS: [&str; 3] = ["labels", "priority", "max_attempts"];
+const OPTIONS: [&str; 7] = [
+    "labels",
+    "priority",
+    "max_attempts",
+    "device",
+    "worker_labels",
+    "max_runtime_seconds",
+    "max_queue_seconds",
+];
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
@@ -120,6 +128,22 @@ mod tests {
             "labels": {"a": "b"},
         });
         assert_eq!(job, expected);
+    }
+
+    /// An option that is not known here would be taken for a field of the spec, and refused.
+    #[test]
+    fn knows_every_option_of_a_job() {
+        let body = json!({
+            "labels": {}, "priority": 1, "max_attempts": 2, "device": "gpu",
+            "worker_labels": {"a": "b"}, "max_runtime_seconds": 3, "max_queue_seconds": 4,
+        });
+        let options: nereid_core::jobs::JobOptions = serde_json::from_value(body).unwrap();
+        let written = serde_json::to_value(options).unwrap();
+        let mut known: Vec<_> = written.as_object().unwrap().keys().collect();
+        known.sort();
+        let mut here = OPTIONS;
+        here.sort_unstable();
+        assert!(known.iter().eq(here.iter()), "{known:?}");
     }
 
     #[test]
