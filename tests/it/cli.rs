@@ -45,6 +45,7 @@ fn the_whole_story_by_the_command_line() {
     );
     assert!(run(&["job", "list", "--model", &name]).contains("succeeded"));
     assert!(run(&["job", "logs", id]).contains("epoch 2/2"));
+    assert!(run(&["job", "attempts", id]).contains("completed"));
     assert!(run(&["model", "list"]).contains(&name));
     assert!(run(&["model", "deploy", &name]).contains("serves"));
 
@@ -85,4 +86,49 @@ fn an_unreachable_server_is_named() {
     assert!(!output.status.success());
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("http://127.0.0.1:9"), "{message}");
+}
+
+#[test]
+fn a_job_that_waits_is_shown_paused_and_cancelled_by_the_command_line() {
+    let server = Server::shared();
+    let run = |args: &[&str]| {
+        let (status, out, err) = cli(&server, args);
+        assert_eq!(status, 0, "{args:?}: {out}{err}");
+        out
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("job.toml");
+    let label = unique("waits");
+    let job = format!(
+        "kind = \"noop\"\ndevice = \"gpu\"\nworker_labels = {{ rack = \"b\" }}\n\
+         max_queue_seconds = 3600\nlabels = {{ test = \"{label}\" }}\n[spec]\nseconds = 1\n"
+    );
+    std::fs::write(&file, job).unwrap();
+    let shown = run(&["--json", "job", "submit", "--file", file.to_str().unwrap()]);
+    let job: Value = serde_json::from_str(&shown).unwrap();
+    let id = job["id"].as_str().unwrap();
+    let shown = run(&["job", "show", id]);
+    assert!(
+        shown.contains("queued") && shown.contains("in the queue since"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("gpu") && shown.contains("fails if still waiting"),
+        "{shown}"
+    );
+    let shown = run(&["job", "pause", id]);
+    assert!(
+        shown.contains("paused") && shown.contains("job resume"),
+        "{shown}"
+    );
+    let label = format!("test={label}");
+    assert!(run(&["job", "list", "--label", &label]).contains("paused"));
+    assert!(run(&["job", "resume", id]).contains("queued"));
+    assert!(run(&["job", "cancel", id]).contains("stopped (cancelled)"));
+    let (status, _, refusal) = cli(&server, &["job", "stop", id]);
+    assert_eq!(status, 1);
+    assert!(refusal.contains("stopped"), "{refusal}");
+    assert!(run(&["job", "attempts", id]).contains("none"));
+    assert!(run(&["job", "retry", id]).contains("queued"));
+    run(&["job", "cancel", id]);
 }

@@ -10,22 +10,6 @@ use sha2::{Digest, Sha256};
 
 use crate::support::*;
 
-/// The JSON block behind `<!-- spec: name -->` in the README.
-fn readme_spec(name: &str) -> Value {
-    let readme = include_str!("../../README.md");
-    let marker = format!("<!-- spec: {name} -->\n```json\n");
-    let (_, rest) = readme.split_once(&marker).expect("the README has the spec");
-    serde_json::from_str(rest.split_once("```").unwrap().0).unwrap()
-}
-
-/// The README's job with names of the test's own.
-fn renamed(mut job: Value, names: &[(&str, &str)]) -> Value {
-    for (field, name) in names {
-        job["spec"][field] = json!(name);
-    }
-    job
-}
-
 #[tokio::test]
 async fn the_tabular_network_of_the_readme_trains_and_serves() {
     let server = Server::shared();

@@ -16,8 +16,15 @@ use nereid_core::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The binary under test.
-pub const NEREID: &str = env!("CARGO_BIN_EXE_nereid");
+/// The binary under test; `NEREID_TEST_BINARY` names another build, such as an optimised one.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "which build to try differs from run to run"
+)]
+pub fn binary() -> String {
+    let built = env!("CARGO_BIN_EXE_nereid").to_owned();
+    std::env::var("NEREID_TEST_BINARY").unwrap_or(built)
+}
 
 /// Longest wait for a start or an end.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -58,6 +65,14 @@ impl Server {
     /// A server on a folder that outlives it.
     pub fn start_in(data_dir: &Path, args: &[&str]) -> Self {
         Self::try_start_in(data_dir, args).unwrap_or_else(|output| panic!("no start: {output}"))
+    }
+
+    /// A server of the test's own by a command with settings of its own.
+    pub fn launch_in(command: Command, folder: TempDir, args: &[&str]) -> Self {
+        let mut server = Self::launch(command, folder.path(), args)
+            .unwrap_or_else(|output| panic!("no start: {output}"));
+        server.folder = Some(folder);
+        server
     }
 
     /// As [`Server::start_in`]; what it printed if it ends instead of getting ready.
@@ -144,7 +159,7 @@ pub fn signal_process(pid: u32, signal: &str) {
 
 /// The binary, with nothing of the caller's configuration.
 pub fn nereid() -> Command {
-    let mut command = Command::new(NEREID);
+    let mut command = Command::new(binary());
     for name in [
         "DATABASE_URL",
         "NEREID_URL",
@@ -295,6 +310,22 @@ pub async fn deployed_digits(client: &Client) -> String {
     let job = client.deploy_model(&name, 1, &json!({})).await.unwrap();
     finish(client, job.id).await;
     name
+}
+
+/// The JSON block behind `<!-- spec: name -->` in the README.
+pub fn readme_spec(name: &str) -> Value {
+    let readme = include_str!("../../README.md");
+    let marker = format!("<!-- spec: {name} -->\n```json\n");
+    let (_, rest) = readme.split_once(&marker).expect("the README has the spec");
+    serde_json::from_str(rest.split_once("```").unwrap().0).unwrap()
+}
+
+/// The README's job with names of the test's own.
+pub fn renamed(mut job: Value, names: &[(&str, &str)]) -> Value {
+    for (field, name) in names {
+        job["spec"][field] = json!(name);
+    }
+    job
 }
 
 /// The real MNIST files, which lie beside the repository and not in it.

@@ -7,7 +7,7 @@
 //! and hands snapshots and results over as files on the disk that both see.
 //!
 //! The child lives no longer than its parent: it ends when the socket closes, and when nothing
-//! came for a lease, because the parent was stopped and somebody else may do the work by now.
+//! came for a while, because the parent was stopped and somebody else may do the work by now.
 
 mod child;
 mod fault;
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 enum Ending {
     /// Its parent has gone.
     Orphaned = 81,
-    /// Its parent was silent for a lease.
+    /// Its parent was silent for too long.
     Abandoned = 82,
     /// What came in was no message.
     Garbled = 83,
@@ -41,7 +41,7 @@ impl Ending {
     const fn describe(self) -> &'static str {
         match self {
             Self::Orphaned => "its worker went away",
-            Self::Abandoned => "its worker was silent for a lease",
+            Self::Abandoned => "its worker was silent for too long",
             Self::Garbled => "it did not understand its worker",
         }
     }

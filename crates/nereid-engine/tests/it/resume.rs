@@ -50,11 +50,12 @@ pub fn description() -> Value {
         "loss": {"type": "categorical_crossentropy", "label_smoothing": 0.1},
         "optimizer": {"type": "adamw", "learning_rate": 0.01},
         "metrics": ["accuracy", "f1", {"type": "top_k_accuracy", "k": 2}],
-        "fit": {"epochs": 6, "batch_size": 16, "validation_split": 0.2, "seed": 11,
+        "fit": {"epochs": 8, "batch_size": 16, "validation_split": 0.2, "seed": 11,
                 "class_weight": "balanced"},
         "callbacks": [
             {"type": "early_stopping", "patience": 4, "restore_best_weights": true},
-            {"type": "reduce_lr_on_plateau", "patience": 1, "min_delta": 0.05},
+            {"type": "reduce_lr_on_plateau", "patience": 2, "min_delta": 0.1,
+             "cooldown": 2},
             {"type": "checkpoint", "every_steps": 3}
         ]
     })

@@ -29,14 +29,14 @@ use super::{
     wire::{self, Data, Incoming, Order, Part, Report, Task},
 };
 
-/// After a lease without a word, what has come meanwhile gets this long to be read: it may have
+/// After its patience without a word, what has come meanwhile gets this long to be read: it may have
 /// been this process that stood still.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
 
 /// Trains what the worker at the other end of standard input asks for, and reports to it.
 ///
 /// Returns when the outcome is sent. The process ends on its own, in the middle of the training,
-/// when the worker goes away or is silent for a lease.
+/// when the worker goes away or is silent for too long.
 pub fn serve(trainer: &dyn Trainer) -> ExitCode {
     memory::volunteer();
     let (mut incoming, outgoing) = match sockets() {
@@ -62,10 +62,10 @@ pub fn serve(trainer: &dyn Trainer) -> ExitCode {
         directive: AtomicU8::new(encode(Directive::Continue)),
     });
     let (heard, words) = channel();
-    let lease = task.lease;
+    let patience = task.patience;
     let listening = Arc::clone(&shared);
     thread::spawn(move || listen(&mut incoming, &listening, &heard));
-    thread::spawn(move || watch(&words, lease));
+    thread::spawn(move || watch(&words, patience));
     let outcome = train(trainer, task, &shared);
     let outcome = outcome.map(|m| Box::new(m.into())).map_err(Fault::from);
     let sent = match shared.link.send(&Report::Outcome(outcome)) {
@@ -134,10 +134,10 @@ fn listen(incoming: &mut UnixStream, shared: &Shared, heard: &Sender<()>) {
     }
 }
 
-/// Ends the process when nothing was heard for `lease`.
-fn watch(words: &Receiver<()>, lease: Duration) {
+/// Ends the process when nothing was heard for `patience`.
+fn watch(words: &Receiver<()>, patience: Duration) {
     loop {
-        match words.recv_timeout(lease) {
+        match words.recv_timeout(patience) {
             Ok(()) => {}
             Err(RecvTimeoutError::Timeout) => {
                 if words.recv_timeout(SECOND_LOOK).is_err() {

@@ -29,8 +29,11 @@ const POLL: Duration = Duration::from_millis(25);
 const MEMORY_POLL: Duration = Duration::from_millis(100);
 /// Longest time between two signs of life to the process; shorter with short leases.
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
-/// How long a process may take to heed a stop, or to end after its last message.
+/// How long a process may take to heed a stop, or to end after its last message; less to heed it
+/// with short leases.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Least silence of the worker after which a process gives up; less would be a mere hiccup.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 /// Frames that wait to be sent.
 const OUTGOING: usize = 8;
 /// Reports that wait to be passed on.
@@ -47,7 +50,8 @@ pub struct ProcessConfig {
     pub arguments: Vec<OsString>,
     /// All of its environment: nothing is inherited.
     pub environment: Vec<(OsString, OsString)>,
-    /// Silence of the worker after which the process gives up.
+    /// Lease of the worker's jobs, of which it trusts four fifths: a process that hears nothing from
+    /// its worker for the rest of it gives up, before somebody else has the job.
     pub lease: Duration,
     /// Longest time for the last snapshot of a training that is suspended.
     pub suspend_grace: Duration,
@@ -76,7 +80,8 @@ impl Trainer for ProcessTrainer {
         task: &TrainTask<'_>,
         monitor: &mut dyn Monitor,
     ) -> Result<TrainedModel, EngineError> {
-        let order = Order::Train(Box::new(describe(task, self.config.lease)));
+        let patience = (self.config.lease / 5).max(LEAST_PATIENCE);
+        let order = Order::Train(Box::new(describe(task, patience)));
         let first = wire::message(&order)
             .map_err(|e| EngineError::Internal(format!("the task cannot be handed over: {e}")))?;
         let start = || {
@@ -95,7 +100,8 @@ impl Trainer for ProcessTrainer {
             orders,
             suspend_grace: self.config.suspend_grace,
             memory_limit: self.config.memory_limit,
-            keep_alive: KEEP_ALIVE.min(self.config.lease / 4),
+            stop_grace: STOP_GRACE.min(self.config.lease / 10),
+            keep_alive: KEEP_ALIVE.min(patience / 4),
             wanted: Directive::Continue,
             since: now,
             told: Directive::Continue,
@@ -107,7 +113,7 @@ impl Trainer for ProcessTrainer {
     }
 }
 
-fn describe(task: &TrainTask<'_>, lease: Duration) -> Task {
+fn describe(task: &TrainTask<'_>, patience: Duration) -> Task {
     let data = |input: &DataInput| Data {
         source: input.source.clone(),
         schema: input.schema.clone(),
@@ -121,7 +127,7 @@ fn describe(task: &TrainTask<'_>, lease: Duration) -> Task {
         resume: task.resume.map(Into::into),
         scratch: task.scratch.into(),
         output: task.output.into(),
-        lease,
+        patience,
     }
 }
 
@@ -193,6 +199,7 @@ struct Supervision {
     process: Process,
     orders: SyncSender<Vec<u8>>,
     suspend_grace: Duration,
+    stop_grace: Duration,
     memory_limit: Option<u64>,
     keep_alive: Duration,
     /// The last directive, and since when it is wanted.
@@ -246,7 +253,7 @@ impl Supervision {
         let grace = match wanted {
             Directive::Continue | Directive::Finish => None,
             Directive::Suspend => Some(self.suspend_grace),
-            Directive::Stop => Some(STOP_GRACE),
+            Directive::Stop => Some(self.stop_grace),
         };
         if grace.is_some_and(|grace| self.since.elapsed() >= grace) {
             let process = self.process.id();

@@ -102,7 +102,7 @@ pub(super) struct Task {
     pub(super) scratch: PathBuf,
     pub(super) output: PathBuf,
     /// How long the worker may be silent.
-    pub(super) lease: Duration,
+    pub(super) patience: Duration,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
