@@ -54,6 +54,9 @@ pub enum Command {
     Api(ApiArgs),
     /// Run a worker: it trains, optimises and serves.
     Worker(WorkerArgs),
+    /// Train for a worker, which starts this process and talks to it over standard input.
+    #[command(hide = true)]
+    Trainer(TrainerArgs),
     /// Bring the database's schema up to date.
     Migrate,
     /// Print the OpenAPI document.
@@ -61,6 +64,9 @@ pub enum Command {
     /// Manage API keys, directly in the database.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Measure, in a database of its own.
+    #[command(subcommand)]
+    Bench(crate::commands::bench::BenchCommand),
     /// Work with datasets.
     #[command(subcommand)]
     Dataset(DatasetCommand),
@@ -120,6 +126,13 @@ pub struct WorkerArgs {
     /// Label `key=value`; repeatable, added to the configuration's.
     #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
     pub labels: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TrainerArgs {
+    /// Filter of the log, which goes to standard error.
+    #[arg(long, default_value = "info")]
+    pub log: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -189,7 +202,8 @@ pub enum JobCommand {
         /// The job.
         id: JobId,
     },
-    /// Show a job.
+    /// Show a job: where it stands, and why it waits.
+    #[command(alias = "show")]
     Get {
         /// The job.
         id: JobId,
@@ -217,7 +231,27 @@ pub enum JobCommand {
         /// The job.
         id: JobId,
     },
-    /// Ask a job to stop.
+    /// Show a job's attempts: on which worker, from when to when, and why each ended.
+    Attempts {
+        /// The job.
+        id: JobId,
+    },
+    /// Put a job aside: it saves its state, frees its worker, and goes on when resumed.
+    Pause {
+        /// The job.
+        id: JobId,
+    },
+    /// Let a paused job go on.
+    Resume {
+        /// The job.
+        id: JobId,
+    },
+    /// End a training now and keep its model.
+    Stop {
+        /// The job.
+        id: JobId,
+    },
+    /// End a job without a model.
     Cancel {
         /// The job.
         id: JobId,

@@ -1,5 +1,6 @@
 //! One module per command group; this one dispatches.
 
+pub mod bench;
 mod datasets;
 pub mod endpoints;
 pub mod jobs;
@@ -60,9 +61,14 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             telemetry::start(&config.log)?;
             roles::worker::run(&config, &args).await?;
         }
+        // Never comes here: a training has no use for the async runtime.
+        Command::Trainer(args) => return roles::trainer::run(&args),
         Command::Migrate => roles::migrate(&config()?).await?,
         Command::Openapi => println!("{}", nereid_api::openapi().to_pretty_json()?),
         Command::Key(command) => keys::run(&config()?, command, cli.server.json).await?,
+        Command::Bench(command) => {
+            Box::pin(bench::run(config()?, command, cli.server.json)).await?;
+        }
         Command::Dataset(command) => datasets::run(&Context::new(&cli.server)?, command).await?,
         Command::Job(command) => return jobs::run(&Context::new(&cli.server)?, command).await,
         Command::Model(command) => return models::run(&Context::new(&cli.server)?, command).await,

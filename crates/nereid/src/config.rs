@@ -5,8 +5,12 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
 use anyhow::Context;
+use bytesize::ByteSize;
 use nereid_core::workers::DeviceKind;
 use serde::Deserialize;
+
+/// Less is held by a process before it has read any data.
+const LEAST_MEMORY: ByteSize = ByteSize::mib(64);
 
 /// All of the configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -97,6 +101,20 @@ pub struct Worker {
     /// Time between heartbeats.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
+    /// Time to hand everything back after a signal.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// How long a step of a job is repeated while S3 fails.
+    #[serde(with = "humantime_serde")]
+    pub storage_patience: Duration,
+    /// Time between two searches for objects that nothing needs.
+    #[serde(with = "humantime_serde")]
+    pub sweep_interval: Duration,
+    /// How long the checkpoints of jobs that failed or were stopped are kept.
+    #[serde(with = "humantime_serde")]
+    pub checkpoint_retention: Duration,
+    /// Most memory of one training; its process is ended when it holds more.
+    pub memory_limit: Option<ByteSize>,
 }
 
 impl Default for Worker {
@@ -110,7 +128,49 @@ impl Default for Worker {
             data_dir: PathBuf::from(".nereid/worker"),
             lease: Duration::from_secs(15),
             heartbeat: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(6),
+            storage_patience: Duration::from_mins(1),
+            sweep_interval: Duration::from_hours(1),
+            checkpoint_retention: Duration::from_hours(7 * 24),
+            memory_limit: None,
         }
+    }
+}
+
+impl Worker {
+    fn check(&self) -> anyhow::Result<()> {
+        let Self {
+            slots,
+            lease,
+            heartbeat,
+            ..
+        } = self;
+        anyhow::ensure!(
+            (1..=1024).contains(slots),
+            "worker.slots: {slots} is not between 1 and 1024"
+        );
+        anyhow::ensure!(
+            *lease >= Duration::from_secs(2) && *heartbeat * 2 <= *lease,
+            "worker.lease: {lease:?} must be at least 2s and twice worker.heartbeat ({heartbeat:?})"
+        );
+        anyhow::ensure!(!heartbeat.is_zero(), "worker.heartbeat must be above 0");
+        let drain = self.drain_timeout;
+        anyhow::ensure!(
+            (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&drain),
+            "worker.drain_timeout: {drain:?} is not between 1s and 1h"
+        );
+        if let Some(limit) = self.memory_limit {
+            anyhow::ensure!(
+                limit >= LEAST_MEMORY,
+                "worker.memory_limit: {limit} is less than any training needs ({LEAST_MEMORY})"
+            );
+        }
+        let sweep = self.sweep_interval;
+        anyhow::ensure!(
+            sweep >= Duration::from_secs(1),
+            "worker.sweep_interval: {sweep:?} is shorter than 1s"
+        );
+        Ok(())
     }
 }
 
@@ -188,21 +248,7 @@ impl Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        let Worker {
-            slots,
-            lease,
-            heartbeat,
-            ..
-        } = &self.worker;
-        anyhow::ensure!(
-            (1..=1024).contains(slots),
-            "worker.slots: {slots} is not between 1 and 1024"
-        );
-        anyhow::ensure!(
-            *lease >= Duration::from_secs(2) && *heartbeat * 2 <= *lease,
-            "worker.lease: {lease:?} must be at least 2s and twice worker.heartbeat ({heartbeat:?})"
-        );
-        anyhow::ensure!(!heartbeat.is_zero(), "worker.heartbeat must be above 0");
+        self.worker.check()?;
         let connections = self.database.max_connections;
         anyhow::ensure!(
             (4..=1000).contains(&connections),
@@ -229,7 +275,24 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../nereid.example.toml");
         let config = Config::load(Some(Path::new(path))).unwrap();
         assert_eq!(config.objects.bucket.as_deref(), Some("nereid"));
-        assert_eq!(config.worker.lease, Duration::from_secs(15));
+        // What the file calls defaults are the defaults.
+        let (shown, defaults) = (&config.worker, Worker::default());
+        assert_eq!(
+            [shown.lease, shown.heartbeat, shown.drain_timeout],
+            [defaults.lease, defaults.heartbeat, defaults.drain_timeout]
+        );
+        assert_eq!(
+            [
+                shown.storage_patience,
+                shown.sweep_interval,
+                shown.checkpoint_retention
+            ],
+            [
+                defaults.storage_patience,
+                defaults.sweep_interval,
+                defaults.checkpoint_retention
+            ]
+        );
         assert!(!format!("{config:?}").contains("postgres://"));
     }
 

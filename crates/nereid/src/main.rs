@@ -22,6 +22,9 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let args = cli::Cli::parse();
+    if let cli::Command::Trainer(args) = &args.command {
+        return roles::trainer::run(args).unwrap_or_else(|e| fail(&e));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -35,7 +38,7 @@ fn main() -> ExitCode {
         Err(e) => fail(&e),
     };
     // A training that has not seen its directive yet must not hold the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     code
 }
 

@@ -2,7 +2,10 @@
 
 pub mod api;
 pub mod dev;
+pub mod trainer;
 pub mod worker;
+
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nereid_objects::{ObjectStoreConfig, Objects};
@@ -12,8 +15,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 
-/// Time for all of a process to end after the first signal.
-pub const STOP_WITHIN: std::time::Duration = std::time::Duration::from_secs(8);
+/// Time for a worker to end after its drain, and for the API to let requests under way finish.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Longest wait for a connection to close at the end.
+const CLOSE_WITHIN: Duration = Duration::from_millis(500);
+
+/// Time for all of a process's tasks to end after the first signal: 8 seconds by default, since
+/// whoever sent it may kill 10 seconds later.
+fn stop_within(config: &Config) -> Duration {
+    config.worker.drain_timeout.max(Duration::from_secs(6)) + STOP_GRACE
+}
 
 /// Connects to the configured Postgres.
 pub async fn connect_store(config: &Config, application_name: &str) -> anyhow::Result<Store> {
@@ -24,7 +35,7 @@ pub async fn connect_store(config: &Config, application_name: &str) -> anyhow::R
 }
 
 /// Connects to the Postgres at `url`.
-async fn connect_store_at(
+pub async fn connect_store_at(
     config: &Config,
     url: &str,
     application_name: &str,
@@ -63,13 +74,14 @@ async fn connect_objects(config: &Config) -> anyhow::Result<Objects> {
 }
 
 /// The one LISTEN connection of a process; it outlives the roles, whose last words it sends.
-struct Listening {
+pub struct Listening {
     task: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Listening {
-    fn start(store: &Store) -> (Wakeups, Self) {
+    /// Starts listening on a connection of its own.
+    pub fn start(store: &Store) -> (Wakeups, Self) {
         let stop = CancellationToken::new();
         let (wakeups, listening) = store.listen(stop.clone());
         let mut task = JoinSet::new();
@@ -77,13 +89,24 @@ impl Listening {
         (wakeups, Self { task, stop })
     }
 
-    async fn stop(mut self) {
+    /// Sends what is left to send, and ends.
+    pub async fn stop(mut self) {
         self.stop.cancel();
         let ended = async { while self.task.join_next().await.is_some() {} };
-        let in_time = tokio::time::timeout(std::time::Duration::from_secs(1), ended).await;
+        let in_time = tokio::time::timeout(CLOSE_WITHIN, ended).await;
         if in_time.is_err() {
             tracing::warn!("the LISTEN connection did not end in time");
         }
+    }
+}
+
+/// Closes all connections; one that hangs is left behind.
+async fn close(store: &Store) {
+    if tokio::time::timeout(CLOSE_WITHIN, store.close())
+        .await
+        .is_err()
+    {
+        tracing::warn!("connections to Postgres did not close in time");
     }
 }
 

@@ -1,6 +1,8 @@
 //! `nereid job …`
 
-use std::{collections::BTreeMap, io::Read as _, path::Path, process::ExitCode};
+mod show;
+
+use std::{io::Read as _, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -8,10 +10,11 @@ use nereid_client::{Client, JobQuery};
 use nereid_core::{
     events::{EventKind, JobEvent},
     ids::JobId,
-    jobs::{Job, JobResult, JobStatus, Progress},
+    jobs::{Job, JobStatus, Progress},
 };
 use serde_json::Value;
 
+pub use self::show::summary;
 use super::Context;
 use crate::{cli::JobCommand, output};
 
@@ -23,10 +26,13 @@ pub async fn run(context: &Context, command: JobCommand) -> anyhow::Result<ExitC
             if watch {
                 return watch_to_end(context, job.id).await;
             }
-            show_one(context, &job)?;
+            show::one(context, &job)?;
         }
         JobCommand::Watch { id } => return watch_to_end(context, id).await,
-        JobCommand::Get { id } => show_one(context, &client.job(id).await?)?,
+        JobCommand::Get { id } => show::one(context, &client.job(id).await?)?,
+        JobCommand::Attempts { id } => {
+            show::attempts(context, &client.job_attempts(id).await?)?;
+        }
         JobCommand::List {
             status,
             kind,
@@ -40,11 +46,14 @@ pub async fn run(context: &Context, command: JobCommand) -> anyhow::Result<ExitC
                 model,
                 labels,
             };
-            list(context, &client.jobs(&query, limit).await?)?;
+            show::list(context, &client.jobs(&query, limit).await?)?;
         }
-        JobCommand::Logs { id } => logs(context, id).await?,
-        JobCommand::Cancel { id } => show_one(context, &client.cancel_job(id).await?)?,
-        JobCommand::Retry { id } => show_one(context, &client.retry_job(id).await?)?,
+        JobCommand::Logs { id } => show::logs(context, id).await?,
+        JobCommand::Pause { id } => show::one(context, &client.pause_job(id).await?)?,
+        JobCommand::Resume { id } => show::one(context, &client.resume_job(id).await?)?,
+        JobCommand::Stop { id } => show::one(context, &client.stop_job(id).await?)?,
+        JobCommand::Cancel { id } => show::one(context, &client.cancel_job(id).await?)?,
+        JobCommand::Retry { id } => show::one(context, &client.retry_job(id).await?)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -121,7 +130,7 @@ fn show_event(bar: &ProgressBar, event: &JobEvent, epoch: &mut u32) {
             };
             bar.set_length(progress.steps);
             bar.set_position(progress.step);
-            let shown = output::metrics(headline(&progress.metrics));
+            let shown = output::metrics(show::headline(&progress.metrics));
             bar.set_message(format!(
                 "epoch {}/{}  {shown}",
                 progress.epoch, progress.epochs
@@ -140,107 +149,30 @@ fn show_event(bar: &ProgressBar, event: &JobEvent, epoch: &mut u32) {
             };
             if let Some(word) = event.data.get(field).and_then(Value::as_str) {
                 bar.set_prefix(word.to_owned());
+                if word == JobStatus::Paused.as_str() {
+                    let id = event.job_id;
+                    tell(
+                        bar,
+                        &format!("paused; `nereid job resume {id}` lets it go on"),
+                    );
+                }
             }
+        }
+        EventKind::Requested => {
+            let asked = event.data.get("request").and_then(Value::as_str);
+            tell(bar, &format!("asked to {}", asked.unwrap_or("end")));
         }
         _ => {}
     }
 }
 
-/// The metrics that people follow; a line has no room for all.
-fn headline(metrics: &BTreeMap<String, f64>) -> impl Iterator<Item = (&String, &f64)> {
-    metrics.iter().filter(|(name, _)| {
-        let measure = name.strip_prefix("val_").unwrap_or(name);
-        matches!(measure, "loss" | "accuracy" | "mae" | "rmse" | "r2")
-    })
-}
-
-/// One line about how a job ended.
-pub fn summary(job: &Job) -> String {
-    match (&job.result, &job.error) {
-        (
-            Some(JobResult::Train {
-                model,
-                version,
-                metrics,
-            }),
-            _,
-        ) => {
-            format!(
-                "{}: {model} version {version}  {}",
-                job.status,
-                output::metrics(metrics)
-            )
-        }
-        (
-            Some(JobResult::Deploy {
-                endpoint,
-                model,
-                version,
-            }),
-            _,
-        ) => {
-            format!(
-                "{}: endpoint {endpoint} serves {model} version {version}",
-                job.status
-            )
-        }
-        (None, Some(error)) => format!("{} ({}): {}", job.status, error.reason, error.message),
-        (None, None) => job.status.to_string(),
+/// Says something beside the bar.
+fn tell(bar: &ProgressBar, text: &str) {
+    if bar.is_hidden() {
+        println!("  {text}");
+    } else {
+        bar.set_message(text.to_owned());
     }
-}
-
-fn show_one(context: &Context, job: &Job) -> anyhow::Result<()> {
-    if context.json {
-        return output::json(job);
-    }
-    println!("job {}  {}", job.id, summary(job));
-    Ok(())
-}
-
-fn list(context: &Context, jobs: &[Job]) -> anyhow::Result<()> {
-    if context.json {
-        return output::json(&jobs);
-    }
-    let rows = jobs
-        .iter()
-        .map(|job| {
-            let metrics = job
-                .progress
-                .as_ref()
-                .map(|p| output::metrics(headline(&p.metrics)));
-            [
-                job.id.to_string(),
-                job.spec.kind().to_string(),
-                job.spec.model().to_string(),
-                job.phase.map_or_else(
-                    || job.status.to_string(),
-                    |p| format!("{}: {p}", job.status),
-                ),
-                output::time(job.created_at),
-                metrics.unwrap_or_default(),
-            ]
-        })
-        .collect();
-    output::table(
-        ["JOB", "KIND", "MODEL", "STATUS", "SUBMITTED", "METRICS"],
-        rows,
-    )
-}
-
-async fn logs(context: &Context, id: JobId) -> anyhow::Result<()> {
-    let lines = context.client.job_logs(id, 100_000).await?;
-    if context.json {
-        return output::json(&lines);
-    }
-    for line in lines {
-        output::line(&format_args!(
-            "{} {:5} {}",
-            output::time(line.at),
-            line.level.as_str(),
-            line.message
-        ))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

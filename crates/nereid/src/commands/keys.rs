@@ -1,7 +1,10 @@
 //! `nereid key …`: works on the database, since the first key cannot come from the API.
 
 use anyhow::bail;
-use nereid_core::keys::ApiKey;
+use nereid_core::{
+    Name,
+    keys::{ApiKey, Role},
+};
 use nereid_store::{Begun, Store};
 use serde::Serialize;
 
@@ -9,16 +12,21 @@ use crate::{cli::KeyCommand, config::Config, output, roles};
 
 /// A new key with its secret.
 #[derive(Serialize)]
-struct Created {
+pub struct Created {
     #[serde(flatten)]
     key: ApiKey,
-    secret: String,
+    pub secret: String,
 }
 
 pub async fn run(config: &Config, command: KeyCommand, json: bool) -> anyhow::Result<()> {
     let store = roles::connect_store(config, "nereid key").await?;
     store.check_schema().await?;
-    let created = create(&store, command).await?;
+    let KeyCommand::Create {
+        role,
+        name,
+        project,
+    } = command;
+    let created = create(&store, role, name, &project).await?;
     store.close().await;
     if json {
         return output::json(&created);
@@ -31,17 +39,18 @@ pub async fn run(config: &Config, command: KeyCommand, json: bool) -> anyhow::Re
     Ok(())
 }
 
-async fn create(store: &Store, command: KeyCommand) -> anyhow::Result<Created> {
-    let KeyCommand::Create {
-        role,
-        name,
-        project,
-    } = command;
+/// Makes a key; its name is made up unless given.
+pub async fn create(
+    store: &Store,
+    role: Role,
+    name: Option<Name>,
+    project: &str,
+) -> anyhow::Result<Created> {
     let name = match name {
         Some(name) => name,
         None => format!("{role}-{}", nereid_core::ids::KeyId::generate()).parse()?,
     };
-    let project = store.project(&project).await?;
+    let project = store.project(project).await?;
     let Begun::Fresh(mut tx) = store.begin(project, None).await? else {
         bail!("a write without an idempotency key was answered with a stored response")
     };

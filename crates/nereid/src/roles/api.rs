@@ -1,6 +1,6 @@
 //! `nereid api`: the REST API and the inference gateway; stateless, any number.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use nereid_api::{ApiConfig, ApiParts, ApiState, AuthMode};
@@ -38,6 +38,12 @@ pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
         auth: AuthMode::Keys,
     };
     spawn(parts, listener, &shutdown, &mut tasks).await?;
+    // Jobs of dead workers are queued again even while no other worker is there to notice.
+    let reaper = store.reaper(config.worker.lease, shutdown.clone());
+    tasks.spawn(async move {
+        reaper.await;
+        Ok(())
+    });
     println!("  API        http://{address}");
     tasks.spawn({
         let shutdown = shutdown.clone();
@@ -46,9 +52,9 @@ pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
             Ok(())
         }
     });
-    let result = run_until_stopped(tasks, &shutdown).await;
+    let result = run_until_stopped(tasks, &shutdown, super::stop_within(config)).await;
     listening.stop().await;
-    store.close().await;
+    super::close(&store).await;
     result
 }
 
@@ -102,6 +108,7 @@ pub async fn spawn(
 pub async fn run_until_stopped(
     mut tasks: JoinSet<anyhow::Result<()>>,
     shutdown: &CancellationToken,
+    within: Duration,
 ) -> anyhow::Result<()> {
     let mut result = Ok(());
     while let Some(ended) = tasks.join_next().await {
@@ -111,10 +118,7 @@ pub async fn run_until_stopped(
             result = ended;
         }
         let drained = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(super::STOP_WITHIN, drained)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(within, drained).await.is_err() {
             tracing::warn!("not everything ended in time; leaving it behind");
             tasks.abort_all();
         }

@@ -1,6 +1,11 @@
 //! `nereid dev`: every role in one process, with a managed Postgres and an embedded S3.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use nereid_api::AuthMode;
@@ -49,6 +54,7 @@ pub struct Dev {
     store: Store,
     postgres: Option<Arc<ManagedPostgres>>,
     s3: Option<EmbeddedS3>,
+    stop_within: Duration,
     _lock: DirectoryLock,
 }
 
@@ -99,6 +105,7 @@ impl Dev {
             store,
             postgres,
             s3,
+            stop_within: super::stop_within(config),
             _lock: lock,
         };
         dev.spawn_roles(config, args, objects, listener, auth)
@@ -119,7 +126,7 @@ impl Dev {
         let mut settings = super::worker::settings(config);
         settings.data_dir = self.data_dir.join("worker");
         settings.slots = args.slots.unwrap_or(settings.slots);
-        let (store, engine) = (self.store.clone(), nereid_engine::engine());
+        let (store, engine) = (self.store.clone(), super::trainer::engine(config)?);
         let clock = Arc::new(SystemClock);
         let worker = Worker::new(
             settings,
@@ -186,11 +193,11 @@ impl Dev {
     }
 
     async fn stop_when_done(self) -> anyhow::Result<()> {
-        let result = api::run_until_stopped(self.tasks, &self.shutdown).await;
+        let result = api::run_until_stopped(self.tasks, &self.shutdown, self.stop_within).await;
         if let Some(listening) = self.listening {
             listening.stop().await;
         }
-        self.store.close().await;
+        super::close(&self.store).await;
         if let Some(s3) = self.s3 {
             s3.shutdown().await;
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use nereid_core::clock::SystemClock;
+use nereid_store::workers::session_name;
 use nereid_worker::{Worker, WorkerConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,17 +14,17 @@ use crate::{cli::WorkerArgs, config::Config, shutdown::Signals};
 /// Runs until a signal comes.
 pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
-    let store = super::connect_store(config, "nereid worker").await?;
+    let mut settings = settings(config);
+    let store = super::connect_store(config, &session_name(settings.id)).await?;
     store.check_schema().await?;
     let objects = super::connect_objects(config).await?;
     let shutdown = CancellationToken::new();
     let (wakeups, listening) = super::Listening::start(&store);
-    let mut settings = settings(config);
     settings.slots = args.slots.unwrap_or(settings.slots);
     settings.device = args.device.unwrap_or(settings.device);
     settings.labels.extend(args.labels.iter().cloned());
     let id = settings.id;
-    let (engine, clock) = (nereid_engine::engine(), Arc::new(SystemClock));
+    let (engine, clock) = (super::trainer::engine(config)?, Arc::new(SystemClock));
     let worker = Worker::new(settings, store.clone(), objects, engine, wakeups, clock);
     let mut ready = worker.ready();
     let mut tasks = JoinSet::new();
@@ -42,9 +43,9 @@ pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
         token.cancelled().await;
         Ok(())
     });
-    let result = run_until_stopped(tasks, &shutdown).await;
+    let result = run_until_stopped(tasks, &shutdown, super::stop_within(config)).await;
     listening.stop().await;
-    store.close().await;
+    super::close(&store).await;
     result
 }
 
@@ -57,6 +58,10 @@ pub fn settings(config: &Config) -> WorkerConfig {
     settings.slots = from.slots;
     settings.lease = from.lease;
     settings.heartbeat = from.heartbeat;
+    settings.drain_timeout = from.drain_timeout;
+    settings.storage_patience = from.storage_patience;
+    settings.sweep_interval = from.sweep_interval;
+    settings.checkpoint_retention = from.checkpoint_retention;
     settings.inference_addr = from.listen;
     settings.advertise_url.clone_from(&from.advertise_url);
     settings
