@@ -37,7 +37,9 @@ const SESSION: [(&str, &str); 8] = [
 /// Settings of the sessions that the queue lives on: their statements go by keys, whatever the
 /// statistics say. Those of a queue are nearly always stale, and a batch planned for an empty one
 /// was seen to cost ten times as much on a full one. Compiling a plan costs more than running it.
-const BY_KEY: [(&str, &str); 4] = [
+const BY_KEY: [(&str, &str); 5] = [
+    // By keys there is one plan only, so that making it again for each call is a waste.
+    ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),

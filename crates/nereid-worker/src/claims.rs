@@ -1,6 +1,6 @@
 //! Claims jobs: as many as there are free slots, woken by notifications, polling as a safety net.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use nereid_core::jobs::{Claim, JobKind};
 use nereid_store::{StoreError, notify::Wake, queue::ClaimRequest};
@@ -10,17 +10,23 @@ use crate::{
     attempt::{Attempt, Order},
     jobs,
     moment::Moment,
-    sync::{Waker, jittered},
+    sync::{Backoff, Waker, jittered},
     worker::Context,
 };
 
 /// Most jobs claimed at once: of many short ones, some run and end while the next are claimed.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
+
+/// First pause after a claim that failed.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Claims and starts jobs until shutdown.
 pub(crate) async fn run(ctx: Arc<Context>) {
     let slots = Arc::new(Semaphore::new(ctx.config.slots as usize));
     let mut waker = Waker::new(&ctx.wakeups);
+    // A restarted Postgres answers again long before the next poll, and says nothing of it.
+    let retries = || Backoff::new(RETRY.min(ctx.config.poll), ctx.config.poll);
+    let mut backoff = retries();
     loop {
         let free = tokio::select! {
             () = ctx.shutdown.cancelled() => return,
@@ -32,14 +38,24 @@ pub(crate) async fn run(ctx: Arc<Context>) {
         // Not raced against the shutdown: a claim whose answer is dropped would be nobody's.
         // But after a whole lease without an answer it is nobody's in any case.
         let claimed = tokio::time::timeout(ctx.config.lease, claim(&ctx, free)).await;
-        match claimed {
-            Ok(Ok(0)) => {}
-            // One wake-up may stand for many jobs: on until there are none.
-            Ok(Ok(_)) => continue,
-            Ok(Err(e)) => tracing::warn!(error = %e, "cannot claim jobs"),
-            Err(_) => tracing::warn!("a claim took too long"),
-        }
-        let pause = jittered(ctx.config.poll);
+        let pause = match claimed {
+            Ok(Ok(jobs)) => {
+                backoff = retries();
+                // One wake-up may stand for many jobs: on until there are none.
+                if jobs > 0 {
+                    continue;
+                }
+                jittered(ctx.config.poll)
+            }
+            Ok(Err(e)) => {
+                tracing::warn!(error = %e, "cannot claim jobs");
+                backoff.pause()
+            }
+            Err(_) => {
+                tracing::warn!("a claim took too long");
+                backoff.pause()
+            }
+        };
         tokio::select! {
             () = ctx.shutdown.cancelled() => return,
             () = waker.until(|wake| *wake == Wake::Queue) => {}

@@ -11,7 +11,12 @@
 WITH me AS (
     SELECT labels FROM workers WHERE id = $1 AND status = 'active'
 ), busy AS MATERIALIZED (
-    SELECT project_id, count(*) AS running FROM job_leases WHERE state = 'running' GROUP BY project_id
+    SELECT project_id, count(*) AS running
+    FROM job_leases
+    WHERE state = 'running'
+      -- A single project need not be fair to itself.
+      AND (SELECT count(*) FROM (SELECT FROM projects LIMIT 2) p) > 1
+    GROUP BY project_id
 ), candidates AS MATERIALIZED (
     SELECT
         q.job_id,

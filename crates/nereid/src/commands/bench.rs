@@ -1,0 +1,50 @@
+//! `nereid bench …`: measures, and prints figures as a table or as JSON.
+
+mod dispatch;
+mod http;
+mod load;
+mod pgbench;
+mod site;
+
+use clap::{Args, Subcommand};
+
+use crate::{config::Config, telemetry};
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Measure the queue on a real Postgres: submissions, drained jobs, time from call to start.
+    ///
+    /// Works in a database of its own on the configured server, and drops it at the end.
+    Dispatch(DispatchArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct DispatchArgs {
+    /// Clients that submit at the same time; each number is measured.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub clients: Vec<u16>,
+    /// Length of each measurement of submissions, in seconds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Jobs that one worker process drains.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    pub jobs: u64,
+    /// Slots of that worker.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub slots: u32,
+    /// Jobs submitted one by one to an idle queue, to time their start.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    pub samples: u32,
+}
+
+/// Runs a benchmark.
+pub async fn run(mut config: Config, command: BenchCommand, json: bool) -> anyhow::Result<()> {
+    if config.log.filter == "info" {
+        // A log line per job would be measured, too, and hide the figures.
+        "warn".clone_into(&mut config.log.filter);
+    }
+    telemetry::start(&config.log)?;
+    match command {
+        BenchCommand::Dispatch(args) => dispatch::run(&config, &args, json).await,
+    }
+}
