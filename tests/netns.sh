@@ -12,8 +12,6 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 assets=$root/crates/nereid/assets
 nereid=${NEREID_TEST_BINARY:-${CARGO_TARGET_DIR:-$root/target}/debug/nereid}
-# The same as that of tests/clients/run.sh: moto is the S3.
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/nereid/clients
 lease=5
 
 # Nothing of the caller's configuration, nor of a proxy, gets in between.
@@ -21,6 +19,9 @@ unset DATABASE_URL NEREID_URL NEREID_API_KEY NEREID_CONFIG NEREID_DATA_DIR
 unset AWS_PROFILE AWS_SESSION_TOKEN http_proxy https_proxy HTTP_PROXY HTTPS_PROXY
 export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 NO_COLOR=1
 
+# moto is the S3.
+# shellcheck source=tests/clients/venv.sh
+source "$root/tests/clients/venv.sh"
 # shellcheck source=crates/nereid-store/throwaway-postgres.sh
 source "$root/crates/nereid-store/throwaway-postgres.sh"
 
@@ -131,16 +132,6 @@ make_hosts() {
 cut_from_postgres() { ip -n "$net-switch" link set "db$1" nomaster; }
 heal() { ip -n "$net-switch" link set "db$1" master db; }
 
-install_moto() {
-    cmp -s "$root/tests/clients/requirements.txt" "$venv/requirements.txt" && return
-    if ! python3 -c 'import venv, ensurepip' 2>/dev/null; then
-        apt-get update -q && apt-get install -y -q --no-install-recommends python3-venv
-    fi
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/clients/requirements.txt"
-    cp "$root/tests/clients/requirements.txt" "$venv/requirements.txt"
-}
-
 start_postgres_on_1() {
     local user=nobody data=$scratch/postgres/data
     POSTGRES_BIN=$(find_postgres)
@@ -178,7 +169,7 @@ submit() { job "$1" | client job submit --file - | json 'it["id"]'; }
 [[ -x $nereid ]] || fail "no $nereid: cargo build"
 
 say "three hosts"
-install_moto
+install_clients
 make_hosts
 start_postgres_on_1
 start 1 moto "$venv/bin/moto_server" --host 10.77.2.1 --port 9000

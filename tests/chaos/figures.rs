@@ -26,7 +26,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often each thing is measured.
 const ROUNDS: usize = 5;
 /// Rows of MNIST for the cost of checkpoints.
-const ROWS: usize = 20_000;
+const ROWS: usize = 60_000;
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 /// Longest wait for anything.
@@ -49,13 +49,14 @@ pub async fn measure() {
 async fn failover(cluster: &Cluster, client: &Client) {
     let mut job = specs::train(0, "failover");
     job["spec"]["fit"]["epochs"] = json!(100_000);
-    let id = client.submit_job(&job).await.unwrap().id;
     let (mut claimed, mut stepped) = (Vec::new(), Vec::new());
-    for epoch in 1..=ROUNDS as u64 {
+    // A job each: one that loses its workers again and again is put off for longer each time.
+    for _ in 0..ROUNDS {
+        let id = client.submit_job(&job).await.unwrap().id;
         let worker = until(|| async {
             let last = client.job_attempts(id).await.unwrap().pop()?;
             let trains = stepped_since(cluster, id, last.started_at).await.is_some();
-            (last.epoch == epoch && trains).then_some(last.worker_id)
+            trains.then_some(last.worker_id)
         })
         .await;
         // At another moment between two heartbeats each time.
@@ -64,16 +65,16 @@ async fn failover(cluster: &Cluster, client: &Client) {
         let killed = SystemClock.now();
         process.end("KILL").await;
         let next = until(|| async {
-            let last = client.job_attempts(id).await.unwrap().pop()?;
-            (last.epoch > epoch).then_some(last.started_at)
+            let attempts = client.job_attempts(id).await.unwrap();
+            attempts.get(1).map(|next| next.started_at)
         })
         .await;
         let step = until(|| stepped_since(cluster, id, next)).await;
         claimed.push(seconds(next - killed));
         stepped.push(seconds(step - killed));
+        client.cancel_job(id).await.unwrap();
         process.start().await;
     }
-    client.cancel_job(id).await.unwrap();
     row("kill -9 of a worker to the next claim", &mut claimed);
     row("kill -9 of a worker to the next step", &mut stepped);
 }

@@ -12,7 +12,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 here=$root/tests/clients
 assets=$root/crates/nereid/assets
 nereid=${CARGO_TARGET_DIR:-$root/target}/debug/nereid
-venv=${XDG_CACHE_HOME:-$HOME/.cache}/nereid/clients
 bucket=nereid-clients
 
 # Nothing of the caller's configuration, nor of a proxy, gets in between.
@@ -21,6 +20,8 @@ unset AWS_PROFILE AWS_SESSION_TOKEN
 export no_proxy=127.0.0.1,localhost NO_PROXY=127.0.0.1,localhost
 export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 
+# shellcheck source=tests/clients/venv.sh
+source "$here/venv.sh"
 # shellcheck source=crates/nereid-store/throwaway-postgres.sh
 source "$root/crates/nereid-store/throwaway-postgres.sh"
 
@@ -76,18 +77,6 @@ wait_for() {
     return 1
 }
 
-install() {
-    if cmp -s "$here/requirements.txt" "$venv/requirements.txt"; then
-        return
-    fi
-    if ! python3 -c 'import venv, ensurepip' 2>/dev/null && [[ $EUID -eq 0 ]]; then
-        apt-get update -q && apt-get install -y -q --no-install-recommends python3-venv
-    fi
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
-    cp "$here/requirements.txt" "$venv/requirements.txt"
-}
-
 # Starts `nereid dev` and sets `api` and `server`.
 start_server() {
     local name=$1
@@ -115,7 +104,7 @@ fuzz() {
 }
 
 say "install"
-install
+install_clients
 if [[ ! -x $nereid ]]; then
     (cd "$root" && cargo build --locked)
 fi

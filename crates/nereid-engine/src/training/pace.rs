@@ -45,6 +45,12 @@ impl Pace {
         self.newest = state.history.last().cloned().unwrap_or_default();
     }
 
+    /// Reports where a resumed training stands: what an earlier attempt did beyond it is undone.
+    pub(super) fn stands(&self, state: &State, monitor: &mut dyn Monitor) {
+        let under_way = u32::from(state.batch > 0);
+        monitor.progress(self.progress(state, state.epoch + under_way));
+    }
+
     /// Reports a step, if it is time to.
     pub(super) fn after_step(
         &mut self,

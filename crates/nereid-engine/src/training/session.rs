@@ -108,6 +108,9 @@ impl<'a> Session<'a> {
     /// Trains to the end and leaves the weights to publish in `network`.
     pub(super) fn run(&mut self, monitor: &mut dyn Monitor) -> Result<(), EngineError> {
         let started = Instant::now();
+        if self.state.step > 0 {
+            self.pace.stands(&self.state, monitor);
+        }
         while self.state.epoch < self.spec.fit.epochs && !self.state.finished {
             self.epoch(monitor)?;
         }

@@ -63,6 +63,7 @@ fn ended_early_a_training_gives_the_model_it_has() {
     let state = &first.snapshots.last().unwrap().path;
     let mut second = from(0, Directive::Finish);
     train(&spec, &data, Some(state), resumed.path(), &mut second).unwrap();
+    assert_eq!(second.progress[0].step, 13, "where it stands");
     for name in ["weights.safetensors", "history.json"] {
         let read = |folder: &Path| fs::read(folder.join(name)).unwrap();
         assert!(read(folder.path()) == read(resumed.path()), "{name}");
