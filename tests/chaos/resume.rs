@@ -9,6 +9,7 @@ use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use nereid_client::Client;
 use nereid_core::{
     datasets::{DatasetFormat, FileRole},
+    events::LogLine,
     ids::{JobId, WorkerId},
     jobs::TerminationReason,
 };
@@ -125,7 +126,12 @@ async fn kill_at(cluster: &Cluster, client: &Client, job: &Value, kills: &[u64])
             let attempts = client.job_attempts(id).await.unwrap();
             let reached = job.progress.is_some_and(|progress| progress.step >= *step);
             match attempts.last() {
-                Some(last) if last.epoch == attempt && reached => break last.worker_id,
+                // What the attempt before reached is still there until this one has said its own.
+                Some(last)
+                    if last.epoch == attempt && reached && trains(client, id, attempt).await =>
+                {
+                    break last.worker_id;
+                }
                 _ => sleep(LOOK).await,
             }
         };
@@ -135,6 +141,13 @@ async fn kill_at(cluster: &Cluster, client: &Client, job: &Value, kills: &[u64])
     }
     finish(client, id).await;
     id
+}
+
+/// Tells whether an attempt has come so far as to train, from a checkpoint unless it is the first.
+async fn trains(client: &Client, id: JobId, attempt: u64) -> bool {
+    let logs = client.job_logs(id, 1000).await.unwrap();
+    let resumed = |log: &LogLine| log.epoch == attempt && log.message.contains("resumed");
+    attempt == 1 || logs.iter().any(resumed)
 }
 
 pub fn process_of(cluster: &Cluster, worker: WorkerId) -> &Process {
