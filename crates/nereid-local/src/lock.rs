@@ -21,7 +21,15 @@ const LOCK_FILE: &str = "nereid.lock";
 pub struct DirectoryLock {
     dir: PathBuf,
     // The lock belongs to the open file: closing it, however the process ends, releases it.
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing alone is not enough: a process that is just being started by another thread holds
+        // a copy of the open file until it has become another program.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl DirectoryLock {
@@ -52,7 +60,7 @@ impl DirectoryLock {
         write_pid(&mut file).map_err(LocalError::io("write", &path))?;
         Ok(Self {
             dir: dir.to_owned(),
-            _file: file,
+            file,
         })
     }
 
