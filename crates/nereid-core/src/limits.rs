@@ -54,6 +54,8 @@ pub const MAX_JOB_SECONDS: u32 = 31_536_000;
 pub const MAX_NOOP_SECONDS: f64 = 86_400.0;
 /// Checkpoints kept per job: the newest, and some to fall back on.
 pub const KEPT_CHECKPOINTS: usize = 3;
+/// Most jobs of its project that are counted ahead of a waiting one.
+pub const COUNTED_AHEAD: i64 = 10_000;
 /// Highest priority; 0 is the lowest and 50 the default.
 pub const MAX_PRIORITY: u8 = 100;
 /// Most replicas of one variant.

@@ -3,7 +3,10 @@
 //! A commit waits for the disk, and that costs as much for one row as for a hundred. Nobody waits
 //! for company: a call that comes alone is written at once.
 
-use std::fmt::{self, Debug, Formatter};
+use std::{
+    fmt::{self, Debug, Formatter},
+    sync::Arc,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -11,11 +14,12 @@ use tokio::{
 };
 
 use crate::{
-    StoreError, connection::Pool, jobs::submit::Submissions, queue::complete::Completions,
+    StoreError, connection::Pool, jobs::submit::Submissions, notify::Pending,
+    queue::complete::Completions,
 };
 
 /// Most calls of one write: beyond, the wait of the first grows and nothing is won.
-const MOST: usize = 500;
+const MOST: usize = 512;
 
 /// The groups of a store.
 #[derive(Debug)]
@@ -25,9 +29,12 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn start(by_key: &Pool) -> Self {
+    pub(crate) fn start(by_key: &Pool, pending: &Arc<Pending>) -> Self {
         Self {
-            submissions: Group::start(Submissions(by_key.clone())),
+            submissions: Group::start(Submissions {
+                pool: by_key.clone(),
+                pending: Arc::clone(pending),
+            }),
             completions: Group::start(Completions(by_key.clone())),
         }
     }

@@ -1,8 +1,9 @@
 //! Wake-ups by LISTEN/NOTIFY: coalesced, outside of the submitting transaction, never relied on.
 //!
 //! A committing `pg_notify` takes a global lock in Postgres, so changes only note their wake-ups
-//! here; one task per process sends them, at most every few milliseconds. Listeners of the same
-//! process get them through Postgres too: one path, one order.
+//! here; one task per process sends them, at most every few milliseconds. Only group commits,
+//! of which a process makes one at a time, send their own, and no more often. Listeners of the
+//! same process get them through Postgres too: one path, one order.
 
 use std::{
     collections::HashSet,
@@ -25,7 +26,9 @@ use crate::{
 };
 
 /// Channel of all of Nereid's notifications.
-const CHANNEL: &str = "nereid";
+pub(crate) const CHANNEL: &str = "nereid";
+/// Payload of [`Wake::Queue`].
+pub(crate) const QUEUE: &str = "queue";
 /// Least time between two sends.
 const COALESCE: Duration = Duration::from_millis(5);
 /// Most wake-ups held; beyond, everybody is told to look at everything.
@@ -59,7 +62,7 @@ impl Wake {
         let mut payloads = Vec::new();
         for wake in wakes {
             match wake {
-                Self::Queue => payloads.push("queue".to_owned()),
+                Self::Queue => payloads.push(QUEUE.to_owned()),
                 Self::Job(id) => jobs.push(id.to_string()),
                 Self::Endpoints => payloads.push("endpoints".to_owned()),
                 Self::Resync => payloads.push("resync".to_owned()),
@@ -73,7 +76,7 @@ impl Wake {
     /// Reads a payload; one of a newer version that this one does not know asks to look at all.
     fn parse(payload: &str) -> Vec<Self> {
         match payload {
-            "queue" => vec![Self::Queue],
+            QUEUE => vec![Self::Queue],
             "endpoints" => vec![Self::Endpoints],
             other => {
                 let ids = other.strip_prefix("job:").unwrap_or_default().split(',');
@@ -103,6 +106,8 @@ impl Wakeups {
 pub(crate) struct Pending {
     wakes: Mutex<HashSet<Wake>>,
     added: Notify,
+    /// When a commit last carried a wake-up itself.
+    carried: Mutex<Option<Instant>>,
 }
 
 impl Pending {
@@ -115,6 +120,17 @@ impl Pending {
         wakes.insert(wake);
         drop(wakes);
         self.added.notify_one();
+    }
+
+    /// Tells whether the next commit may wake the workers itself; if not, they are woken soon.
+    pub(crate) fn carry_queue(&self) -> bool {
+        let now = Instant::now();
+        let mut carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = carried.is_none_or(|last| now.duration_since(last) >= COALESCE);
+        if may {
+            *carried = Some(now);
+        }
+        may
     }
 
     fn take(&self) -> HashSet<Wake> {

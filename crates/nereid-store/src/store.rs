@@ -40,11 +40,12 @@ impl Store {
     /// [`StoreError::Database`] if the URL is malformed or Postgres does not answer.
     pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
         let by_key = Pool::by_key(options)?;
+        let pending = Arc::default();
         Ok(Self {
             pool: Pool::connect(options).await?,
-            groups: Arc::new(Groups::start(&by_key)),
+            groups: Arc::new(Groups::start(&by_key, &pending)),
             by_key,
-            pending: Arc::default(),
+            pending,
             actor: None,
         })
     }

@@ -29,7 +29,8 @@ pub struct Waiting {
     pub reason: WaitReason,
     /// The same in words, with what is missing.
     pub detail: String,
-    /// Place among the waiting jobs that the same workers could take, from 1.
+    /// Place among the waiting jobs that the same workers could take, from 1. Far back it is a
+    /// lower bound: of its own project no more than 10,000 jobs ahead are counted.
     pub position: u64,
     /// Since when it waits.
     pub since: DateTime<Utc>,

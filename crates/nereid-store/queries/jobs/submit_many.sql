@@ -1,4 +1,5 @@
--- Cold rows, queue rows, first events and audit entries of jobs that name nothing to lock.
+-- Cold rows, queue rows, first events and audit entries of jobs that name nothing to lock. With $14
+-- the commit also wakes the workers, one round trip sooner than a notification of its own.
 WITH new AS (
     SELECT * FROM unnest(
         $1::uuid[], $2::uuid[], $3::text[], $4::jsonb[], $5::jsonb[], $6::integer[], $7::integer[],
@@ -27,5 +28,7 @@ WITH new AS (
 ), audit AS (
     INSERT INTO audit_log (project_id, actor, action, resource)
     SELECT project_id, actor, 'submit', 'job/' || id FROM new
+), wake AS MATERIALIZED (
+    SELECT pg_notify($15, $16) AS sent WHERE $14::boolean
 )
-SELECT id, created_at FROM job
+SELECT j.id, j.created_at FROM job j LEFT JOIN wake w ON w.sent IS NOT NULL

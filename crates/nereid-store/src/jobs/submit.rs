@@ -3,7 +3,7 @@
 //! Jobs that name nothing which would have to be locked, and that come without an idempotency key,
 //! are committed together with others that come at the same time.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use nereid_core::{
@@ -19,7 +19,7 @@ use crate::{
     Begun, IdempotencyKey, Store, StoreError, StoredResponse,
     connection::Pool,
     group::GroupWrite,
-    notify::Wake,
+    notify::{CHANNEL, Pending, QUEUE, Wake},
     rows::{self, Row},
 };
 
@@ -60,8 +60,6 @@ impl Store {
                 new: new.clone(),
             };
             let job = self.groups.submissions.call(submission).await?;
-            // Nobody can watch a job before its submitter knows it: only workers are waiting.
-            self.notify(Wake::Queue);
             return Ok(Submitted::Fresh(job));
         }
         let mut tx = match self.begin(project, key).await? {
@@ -76,7 +74,10 @@ impl Store {
 
 /// Accepts jobs in one statement for all of them.
 #[derive(Debug)]
-pub(crate) struct Submissions(pub(crate) Pool);
+pub(crate) struct Submissions {
+    pub(crate) pool: Pool,
+    pub(crate) pending: Arc<Pending>,
+}
 
 /// A job to accept.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ impl GroupWrite for Submissions {
 
     async fn write(&self, calls: &[Submission]) -> Result<Vec<Job>, StoreError> {
         let columns = Columns::of(calls)?;
+        // Nobody can watch a job before its submitter knows it: only workers are waiting.
+        let wakes = self.pending.carry_queue();
         let rows = sqlx::query_file!(
             "queries/jobs/submit_many.sql",
             &columns.ids,
@@ -107,10 +110,16 @@ impl GroupWrite for Submissions {
             &columns.max_runtimes as &[Option<i32>],
             &columns.max_queues as &[Option<i32>],
             &columns.actors as &[Option<Uuid>],
-            rows::bind::<_, i32>(SPEC_VERSION)?
+            rows::bind::<_, i32>(SPEC_VERSION)?,
+            wakes,
+            CHANNEL,
+            QUEUE
         )
-        .fetch_all(&self.0)
+        .fetch_all(&self.pool)
         .await?;
+        if !wakes {
+            self.pending.add(Wake::Queue);
+        }
         let created: HashMap<Uuid, DateTime<Utc>> =
             rows.into_iter().map(|r| (r.id, r.created_at)).collect();
         let accepted = calls.iter().map(|call| {

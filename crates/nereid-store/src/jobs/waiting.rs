@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use nereid_core::{
     jobs::{Job, WaitReason, Waiting},
+    limits::COUNTED_AHEAD,
     workers::{DeviceKind, WorkerStatus},
 };
 use serde_json::Value;
@@ -109,7 +110,8 @@ impl Store {
             "queries/jobs/place.sql",
             job.id.0 as Uuid,
             &devices as &[&str],
-            &labels
+            &labels,
+            COUNTED_AHEAD
         );
         let row = row.fetch_optional(&self.pool).await?;
         Ok(row.map(|r| Place {

@@ -96,6 +96,8 @@ async fn measure(
     load::fill(site.store_clients(FILLERS)?, args.jobs).await?;
     let (mut tally, worker) = site.worker(args.slots).await?;
     let per_second = drain(&mut tally, args.jobs).await?;
+    // As the peers' are, latencies are those of a queue that is new.
+    scratch.clear_jobs().await?;
     let mut client = site.store_clients(1)?.remove(0);
     let start_store = latency(&mut client, &mut tally, args.samples).await?;
     let mut client = site.http_clients(address, 1).await?.remove(0);
