@@ -4,6 +4,7 @@
 //! no type of the framework appears in its interface.
 
 mod artifact;
+pub mod bench;
 mod data;
 mod device;
 mod guard;

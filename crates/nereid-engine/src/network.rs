@@ -1,10 +1,12 @@
 //! Networks: built from a spec's plan, run with or without gradients.
 //!
-//! Shapes in specs and artifacts are channels-last, as Keras has them; convolutions and pools run
-//! channels-first inside, and [`activation::Act`] converts between both.
+//! Shapes in specs and artifacts are channels-last, as Keras has them; on the processor all
+//! layers compute so; elsewhere convolutions and pools run channels-first, and
+//! [`activation::Act`] converts between both.
 
 mod activation;
 mod build;
+mod kernels;
 mod layers;
 mod norm;
 mod parameters;
@@ -76,7 +78,7 @@ impl Network {
             } else {
                 node.activation
             };
-            act = node.run(act, i, weights, mode).activate(activation);
+            act = node.run(act, i, weights, mode, activation);
         }
         act.flat()
     }

@@ -123,7 +123,7 @@ impl Builder {
         let filters = shape.last().copied().unwrap_or(1);
         Kind::Conv {
             window,
-            kernel: self.kernel(name, shape, Layout::Kernel),
+            kernel: self.kernel(name, shape, Layout::Same),
             bias: bias.then(|| self.vector(name, "bias", filters, 0.0)),
             filters,
         }

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use nereid_core::spec::layers::Activation;
 
 use super::{
-    Act, Mode,
+    Act, Mode, kernels,
     norm::{BatchNorm, LayerNorm},
     window::Window,
 };
@@ -48,22 +48,27 @@ pub(crate) enum Kind {
 }
 
 impl Node {
-    /// Runs the layer without its activation.
+    /// Runs the layer and then `activation`.
     pub(super) fn run(
         &self,
         act: Act,
         index: usize,
         weights: &[Tensor<1>],
         mode: &mut Mode<'_>,
+        activation: Activation,
     ) -> Act {
-        match &self.kind {
+        let relu = activation == Activation::Relu;
+        let act = match &self.kind {
             Kind::Dense {
                 kernel,
                 bias,
                 units,
             } => {
-                let bias = bias.map(|b| weights[b].clone());
-                dense(act, weights[*kernel].clone(), bias, *units)
+                let bias = bias.map(|b| &weights[b]);
+                match dense(act, &weights[*kernel], bias, *units, relu) {
+                    Ok(done) => return done,
+                    Err(linear) => linear,
+                }
             }
             Kind::Conv {
                 window,
@@ -71,14 +76,14 @@ impl Node {
                 bias,
                 filters,
             } => {
-                let (rank, inputs) = (act.rank(), act.channels());
-                let shape = [*filters, inputs, window.size[0], window.size[1]];
-                let kernel = weights[*kernel].clone().reshape(shape);
-                let bias = bias.map(|b| weights[b].clone());
-                Act::from_planes(window.convolve(act.planes(), kernel, bias), rank)
+                let bias = bias.map(|b| &weights[b]);
+                match window.layer(act, &weights[*kernel], bias, *filters, relu) {
+                    Ok(done) => return done,
+                    Err(linear) => linear,
+                }
             }
-            Kind::MaxPool(window) => pool(act, |x| window.maximum(x)),
-            Kind::AveragePool(window) => pool(act, |x| window.mean(x)),
+            Kind::MaxPool(window) => window.maximum_layer(act),
+            Kind::AveragePool(window) => window.mean_layer(act),
             Kind::GlobalAverage => global_average(act),
             Kind::Reshape(shape) => Act::new(act.flat(), shape.clone()),
             Kind::Dropout(rate) => dropout(act, *rate, index, mode),
@@ -88,26 +93,39 @@ impl Node {
                 embed(act, weights[*table].clone().reshape([*rows, *size]), *size)
             }
             Kind::Activation => act,
-        }
+        };
+        act.activate(activation)
     }
 }
 
-fn dense(act: Act, kernel: Tensor<1>, bias: Option<Tensor<1>>, units: usize) -> Act {
+/// Runs a dense layer: with its ReLU, or as `Err` without any activation.
+fn dense(
+    act: Act,
+    kernel: &Tensor<1>,
+    bias: Option<&Tensor<1>>,
+    units: usize,
+    relu: bool,
+) -> Result<Act, Act> {
     let (n, inputs, size) = (act.rows(), act.channels(), act.size());
     let mut shape = act.shape.clone();
-    let mut y = act.vectors().matmul(kernel.reshape([inputs, units]));
-    if let Some(bias) = bias {
-        y = y + bias.reshape([1, units]);
-    }
     if let Some(last) = shape.last_mut() {
         *last = units;
     }
-    Act::new(y.reshape([n, size / inputs * units]), shape)
-}
-
-fn pool(act: Act, f: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Act {
-    let rank = act.rank();
-    Act::from_planes(f(act.planes()), rank)
+    let width = size / inputs * units;
+    let (y, done) = match kernels::dense(act.vectors(), kernel, bias, relu) {
+        Ok(y) => (y, relu),
+        Err(x) => {
+            let y = x.matmul(kernel.clone().reshape([inputs, units]));
+            let y = match bias {
+                Some(bias) => y + bias.clone().reshape([1, units]),
+                None => y,
+            };
+            (y, false)
+        }
+    };
+    let y = if size == inputs { y } else { y.reshape([n, width]) };
+    let act = Act::new(y, shape);
+    if done { Ok(act) } else { Err(act) }
 }
 
 fn global_average(act: Act) -> Act {

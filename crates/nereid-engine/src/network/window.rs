@@ -5,6 +5,9 @@ use burn::tensor::{
     ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions, PadMode},
 };
 use nereid_core::spec::{layers::Padding, shapes};
+use nereid_kernels::Windows;
+
+use super::{Act, kernels};
 
 /// Windows over height and width.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +31,73 @@ impl Window {
             let total = needed.saturating_sub(input[axis]);
             (total / 2, total - total / 2)
         })
+    }
+
+    /// Runs a convolution: with its ReLU, or as `Err` without any activation.
+    pub(super) fn layer(
+        &self,
+        act: Act,
+        kernel: &Tensor<1>,
+        bias: Option<&Tensor<1>>,
+        filters: usize,
+        relu: bool,
+    ) -> Result<Act, Act> {
+        let (rank, windows) = (act.rank(), self.windows(&act));
+        let planes = match channels_last(act) {
+            Ok(x) => match kernels::convolve(x, windows, kernel, bias, relu) {
+                Ok(y) => {
+                    let act = images(y, &windows, filters, rank);
+                    return if relu { Ok(act) } else { Err(act) };
+                }
+                Err(x) => planes(x, &windows, rank),
+            },
+            Err(act) => act.planes(),
+        };
+        let [h, w] = self.size;
+        let kernel = kernel.clone().reshape([h, w, windows.channels, filters]);
+        let kernel = kernel.permute([3, 2, 0, 1]);
+        let y = self.convolve(planes, kernel, bias.cloned());
+        Err(Act::from_planes(y, rank))
+    }
+
+    /// Runs a layer that takes the maximum of each window.
+    pub(super) fn maximum_layer(&self, act: Act) -> Act {
+        let (rank, windows) = (act.rank(), self.windows(&act));
+        let planes = match channels_last(act) {
+            Ok(x) => match kernels::maximum(x, windows) {
+                Ok(y) => return images(y, &windows, windows.channels, rank),
+                Err(x) => planes(x, &windows, rank),
+            },
+            Err(act) => act.planes(),
+        };
+        Act::from_planes(self.maximum(planes), rank)
+    }
+
+    /// Runs a layer that takes the mean of each window.
+    pub(super) fn mean_layer(&self, act: Act) -> Act {
+        let (rank, windows) = (act.rank(), self.windows(&act));
+        let planes = match channels_last(act) {
+            Ok(x) => match kernels::mean(x, windows) {
+                Ok(y) => return images(y, &windows, windows.channels, rank),
+                Err(x) => planes(x, &windows, rank),
+            },
+            Err(act) => act.planes(),
+        };
+        Act::from_planes(self.mean(planes), rank)
+    }
+
+    /// These windows on a batch.
+    fn windows(&self, act: &Act) -> Windows {
+        let [height, width, channels] = act.plane_shape();
+        Windows {
+            batch: act.rows(),
+            input: [height, width],
+            channels,
+            size: self.size,
+            stride: self.stride,
+            dilation: self.dilation,
+            pads: self.pads([height, width]),
+        }
     }
 
     /// Convolves planes.
@@ -103,6 +173,35 @@ impl Window {
         }
         let shape = [1, 1, rows.len(), columns.len()];
         Tensor::from_data(TensorData::new(factors, shape), device)
+    }
+}
+
+/// Wraps images with `channels`; they have a height only if `rank` is 3.
+fn images(y: Tensor<2>, windows: &Windows, channels: usize, rank: usize) -> Act {
+    Act::new(y, shape(windows.output(), channels, rank))
+}
+
+/// Takes rows of channels-last images out of a batch that is not held in planes.
+///
+/// On the processor no batch ever is; elsewhere they stay in planes from window to window.
+fn channels_last(act: Act) -> Result<Tensor<2>, Act> {
+    if act.is_planar() {
+        Err(act)
+    } else {
+        Ok(act.flat())
+    }
+}
+
+/// Turns rows of channels-last images into planes.
+fn planes(x: Tensor<2>, windows: &Windows, rank: usize) -> Tensor<4> {
+    Act::new(x, shape(windows.input, windows.channels, rank)).planes()
+}
+
+fn shape([height, width]: [usize; 2], channels: usize, rank: usize) -> Vec<usize> {
+    if rank == 3 {
+        vec![height, width, channels]
+    } else {
+        vec![width, channels]
     }
 }
 

@@ -1,0 +1,234 @@
+//! Measures training: the networks of the benchmark, on made-up data that lies in memory.
+//!
+//! Goes through [`nereid_core::engine`]'s traits as a worker does; nothing is left out for speed.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Cursor, Read},
+    path::Path,
+    sync::Arc,
+};
+
+use nereid_core::{
+    datasets::{DatasetSource, FileRole},
+    engine::{DataFiles, DataInput, EngineError, Monitor, Snapshot, TrainTask},
+    events::{LogLevel, MetricPoint},
+    jobs::{Directive, JobPhase, Progress},
+    spec::TrainSpec,
+    validation::Violations,
+    workers::DeviceKind,
+};
+use serde_json::{Value, json};
+
+const CLASSES: u32 = 10;
+
+/// A network with data to train it on.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Name, for programs.
+    pub name: &'static str,
+    /// Network, loss and optimiser; batch size and number of epochs are filled in.
+    pub spec: Value,
+    /// Samples per step.
+    pub batch: u32,
+    /// Shape of a sample, channels last.
+    pub shape: Vec<usize>,
+    /// Number of samples.
+    pub rows: u32,
+}
+
+/// Returns the networks of the benchmark.
+#[must_use]
+pub fn cases() -> Vec<Case> {
+    let tabular = json!([
+        {"type": "Dense", "units": 64, "activation": "relu"},
+        {"type": "Dropout", "rate": 0.2},
+        {"type": "Dense", "units": 64, "activation": "relu"},
+        {"type": "Dropout", "rate": 0.5},
+        {"type": "Dense", "units": CLASSES}
+    ]);
+    let cnn = json!([
+        {"type": "Conv2D", "filters": 32, "kernel_size": 3, "activation": "relu"},
+        {"type": "MaxPooling2D"},
+        {"type": "Conv2D", "filters": 64, "kernel_size": 3, "activation": "relu"},
+        {"type": "MaxPooling2D"},
+        {"type": "Flatten"},
+        {"type": "Dense", "units": 128, "activation": "relu"},
+        {"type": "Dense", "units": CLASSES}
+    ]);
+    vec![
+        Case::new("tabular-32", &tabular, 32, &[224], 16_384),
+        Case::new("tabular-256", &tabular, 256, &[224], 65_536),
+        Case::new("mnist-cnn-64", &cnn, 64, &[28, 28, 1], 4_096),
+    ]
+}
+
+impl Case {
+    fn new(name: &'static str, layers: &Value, batch: u32, shape: &[usize], rows: u32) -> Self {
+        Self {
+            name,
+            spec: json!({
+                "model": "bench",
+                "dataset": "bench",
+                "network": {"layers": layers},
+                "loss": {"type": "sparse_categorical_crossentropy", "from_logits": true},
+                "optimizer": {"type": "adam"},
+                "metrics": ["accuracy"],
+            }),
+            batch,
+            shape: shape.to_vec(),
+            rows,
+        }
+    }
+
+    /// Trains for so many epochs and returns the samples per second of each.
+    ///
+    /// Whatever training writes goes into `scratch`, an empty folder.
+    ///
+    /// # Errors
+    /// What went wrong in training or in making the data.
+    pub fn run(
+        &self,
+        epochs: u32,
+        device: DeviceKind,
+        scratch: &Path,
+    ) -> Result<Vec<f64>, EngineError> {
+        let mut spec = self.spec.clone();
+        spec["fit"] = json!({"epochs": epochs, "batch_size": self.batch, "normalization": "none"});
+        let mut violations = Violations::default();
+        let read = TrainSpec::read(spec, "", &mut violations);
+        let spec = violations.into_result(read).ok().flatten();
+        let internal = |what: &str| EngineError::Internal(format!("{}: {what}", self.name));
+        let spec = spec.ok_or_else(|| internal("the spec of the benchmark is wrong"))?;
+        let (snapshots, output) = (scratch.join("snapshots"), scratch.join("output"));
+        for folder in [&snapshots, &output] {
+            std::fs::create_dir_all(folder).map_err(|source| EngineError::Io {
+                context: format!("making {}", folder.display()),
+                source,
+            })?;
+        }
+        let task = TrainTask {
+            spec: &spec,
+            train: self.data()?,
+            validation: None,
+            test: None,
+            device,
+            resume: None,
+            scratch: &snapshots,
+            output: &output,
+        };
+        let mut speeds = Speeds(Vec::new());
+        crate::engine().trainer.train(&task, &mut speeds)?;
+        Ok(speeds.0)
+    }
+
+    fn data(&self) -> Result<DataInput, EngineError> {
+        let size = self.shape.iter().product::<usize>();
+        let files = Arc::new(Memory {
+            data: npy("<f4", &self.dimensions(), (self.rows as usize * size, noise)),
+            labels: npy("<i4", &[self.rows], (self.rows as usize, class)),
+        });
+        let source = json!({
+            "format": "npy",
+            "files": {"data": "s3://bench/data.npy", "labels": "s3://bench/labels.npy"},
+            "target": "class",
+        });
+        let source: DatasetSource = serde_json::from_value(source)
+            .map_err(|e| EngineError::Internal(format!("{}: {e}", self.name)))?;
+        let inspected = crate::engine().inspector.inspect(&source, &*files)?;
+        Ok(DataInput {
+            source,
+            schema: inspected.schema,
+            files,
+        })
+    }
+
+    fn dimensions(&self) -> Vec<u32> {
+        let sizes = self.shape.iter().filter_map(|&n| u32::try_from(n).ok());
+        std::iter::once(self.rows).chain(sizes).collect()
+    }
+}
+
+/// Bytes of the `i`-th value: one of 0…1 that looks like chance.
+fn noise(i: u32) -> [u8; 4] {
+    let mixed = i.wrapping_mul(0x9E37_79B9).rotate_left(13) ^ i;
+    let value = mixed.wrapping_mul(0x85EB_CA6B) >> 16;
+    #[expect(clippy::cast_precision_loss, reason = "16 bits")]
+    let value = value as f32 / 65_536.0;
+    value.to_le_bytes()
+}
+
+fn class(i: u32) -> [u8; 4] {
+    (i.wrapping_mul(7) % CLASSES).to_le_bytes()
+}
+
+/// Writes an array in the format of `numpy.save`.
+fn npy(kind: &str, shape: &[u32], (n, value): (usize, fn(u32) -> [u8; 4])) -> Vec<u8> {
+    let sizes: Vec<String> = shape.iter().map(|n| format!("{n},")).collect();
+    let sizes = sizes.join(" ");
+    let mut header =
+        format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({sizes}), }}");
+    // Magic, version and length take 10 bytes; the whole is a multiple of 64.
+    let room = (header.len() + 11).next_multiple_of(64) - 10;
+    while header.len() + 1 < room {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = Vec::with_capacity(10 + room + 4 * n);
+    bytes.extend(b"\x93NUMPY\x01\x00");
+    bytes.extend(u16::try_from(room).unwrap_or(u16::MAX).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend((0..u32::try_from(n).unwrap_or(u32::MAX)).flat_map(value));
+    bytes
+}
+
+struct Memory {
+    data: Vec<u8>,
+    labels: Vec<u8>,
+}
+
+impl DataFiles for Memory {
+    fn open(&self, role: FileRole) -> io::Result<Box<dyn Read + Send>> {
+        let bytes = match role {
+            FileRole::Data => &self.data,
+            FileRole::Labels => &self.labels,
+        };
+        Ok(Box::new(Cursor::new(bytes.clone())))
+    }
+}
+
+/// Keeps the samples per second of each epoch.
+struct Speeds(Vec<f64>);
+
+impl Monitor for Speeds {
+    fn phase(&mut self, _phase: JobPhase) {}
+    fn progress(&mut self, _progress: Progress) {}
+    fn metrics(&mut self, point: MetricPoint) {
+        let values: &BTreeMap<String, f64> = &point.values;
+        self.0.extend(values.get("samples_per_second"));
+    }
+    fn log(&mut self, _level: LogLevel, _message: String) {}
+    fn checkpoint(&mut self, snapshot: Snapshot) {
+        // Its owner removes it; a leftover goes with the folder.
+        let _removed = std::fs::remove_file(snapshot.path);
+    }
+    fn directive(&mut self) -> Directive {
+        Directive::Continue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_trains() {
+        for case in cases() {
+            let folder = tempfile::tempdir().unwrap();
+            let small = Case { rows: 64, ..case };
+            let speeds = small.run(2, DeviceKind::Cpu, folder.path()).unwrap();
+            assert_eq!(speeds.len(), 2, "{}", small.name);
+            assert!(speeds.iter().all(|s| *s > 0.0));
+        }
+    }
+}

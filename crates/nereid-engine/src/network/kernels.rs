@@ -1,0 +1,15 @@
+//! Layers on the processor by our own arithmetic instead of the framework's.
+//!
+//! Each function takes tensors and gives them back if they are not the processor's, so that the
+//! caller goes the framework's way, which every other device takes.
+
+mod conv;
+mod dense;
+mod graph;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+pub(super) use conv::convolve;
+pub(super) use dense::dense;
+pub(super) use pool::{maximum, mean};

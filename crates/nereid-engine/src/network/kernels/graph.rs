@@ -1,0 +1,168 @@
+//! Puts an operation of our own beneath the framework's automatic differentiation.
+
+use std::{fmt::Debug, sync::Arc};
+
+use burn::{
+    backend::{
+        Autodiff, BackendTensor, DispatchTensorKind, Flex,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        flex::FlexTensor,
+        tensor::FloatTensor,
+    },
+    tensor::{Tensor, TensorData},
+};
+
+type Tracked = FloatTensor<Autodiff<Flex>>;
+
+/// An input of an operation: a tensor in the processor's memory.
+pub(super) enum Input {
+    Constant(FlexTensor),
+    Tracked(Tracked),
+}
+
+impl Input {
+    /// Takes a tensor, or gives it back if it is not the processor's.
+    pub(super) fn take<const D: usize>(tensor: Tensor<D>) -> Result<Self, Tensor<D>> {
+        let mut dispatch = tensor.into_dispatch();
+        dispatch.kind = match dispatch.kind {
+            DispatchTensorKind::Flex(BackendTensor::Float(t)) => return Ok(Self::Constant(t)),
+            DispatchTensorKind::Autodiff(inner) => match *inner {
+                DispatchTensorKind::Flex(BackendTensor::Autodiff(t)) => {
+                    return Ok(Self::Tracked(t));
+                }
+                #[allow(unreachable_patterns, reason = "devices depend on the build")]
+                other => DispatchTensorKind::Autodiff(Box::new(other)),
+            },
+            #[allow(unreachable_patterns, reason = "devices depend on the build")]
+            other => other,
+        };
+        Err(Tensor::from_dispatch(dispatch))
+    }
+
+    /// Returns the values in the order of their indices.
+    pub(super) fn values(&self) -> Values {
+        Values::of(match self {
+            Self::Constant(t) => t.clone(),
+            Self::Tracked(t) => t.primitive().clone(),
+        })
+    }
+
+    /// Makes a tensor of it again.
+    pub(super) fn into_tensor<const D: usize>(self) -> Tensor<D> {
+        match self {
+            Self::Constant(t) => Tensor::from_primitive::<Flex>(t),
+            Self::Tracked(t) => Tensor::from_primitive::<Autodiff<Flex>>(t),
+        }
+    }
+
+    fn track(self) -> Tracked {
+        match self {
+            Self::Constant(t) => Tracked::new(t),
+            Self::Tracked(t) => t,
+        }
+    }
+}
+
+/// Values in memory, in the order of their indices, shared with the tensor if they lie so there.
+#[derive(Debug, Clone)]
+pub(super) struct Values(FlexTensor);
+
+impl Values {
+    fn of(tensor: FlexTensor) -> Self {
+        Self(if tensor.is_contiguous() {
+            tensor
+        } else {
+            tensor.to_contiguous()
+        })
+    }
+
+    pub(super) fn as_slice(&self) -> &[f32] {
+        self.0.as_slice().unwrap_or_default()
+    }
+
+    /// Returns the values to change them, copied only if somebody else holds them.
+    pub(super) fn into_mut(self) -> Owned {
+        let n = self.as_slice().len();
+        let mut tensor = self.0;
+        if tensor.storage::<f32>().len() != n {
+            tensor = tensor.to_contiguous();
+        }
+        Owned(tensor)
+    }
+}
+
+/// Values that may be changed.
+pub(super) struct Owned(FlexTensor);
+
+impl Owned {
+    pub(super) fn as_mut(&mut self) -> &mut [f32] {
+        self.0.storage_mut()
+    }
+
+    pub(super) fn freeze(self) -> Values {
+        Values(self.0)
+    }
+}
+
+/// What an operation remembers for its gradients.
+pub(super) trait Derivative<const N: usize>: Debug + Send + Sync {
+    /// Returns the gradients of those inputs that are `wanted`, from the result's.
+    fn gradients(&self, dy: Values, wanted: [bool; N]) -> [Option<Gradient>; N];
+}
+
+/// A gradient's values and shape.
+pub(super) type Gradient = (Vec<f32>, Vec<usize>);
+
+/// Makes the result of an operation on `inputs`, whose gradients follow from `derivative`.
+pub(super) fn finish<const N: usize, const D: usize>(
+    inputs: [Input; N],
+    values: Vec<f32>,
+    shape: [usize; D],
+    derivative: impl FnOnce(&Values) -> Arc<dyn Derivative<N>>,
+) -> Tensor<D> {
+    let result = FlexTensor::from_data(TensorData::new(values, shape));
+    if inputs.iter().all(|i| matches!(i, Input::Constant(_))) {
+        return Tensor::from_primitive::<Flex>(result);
+    }
+    let inputs = inputs.map(Input::track);
+    let prepared = Operation
+        .prepare::<NoCheckpointing>(inputs.each_ref().map(Tracked::node))
+        .compute_bound()
+        .stateful();
+    let result = match prepared {
+        OpsKind::Tracked(prepared) => {
+            let state = derivative(&Values(result.clone()));
+            prepared.finish(state, result)
+        }
+        OpsKind::UnTracked(prepared) => prepared.finish(result),
+    };
+    Tensor::from_primitive::<Autodiff<Flex>>(result)
+}
+
+#[derive(Debug)]
+struct Operation;
+
+impl<const N: usize> Backward<Flex, N> for Operation {
+    type State = Arc<dyn Derivative<N>>;
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
+        let dy = Values::of(grads.consume::<Flex>(&ops.node));
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let gradients = ops.state.gradients(dy, wanted);
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let (Some(parent), Some((values, shape))) = (parent, gradient) {
+                let data = TensorData::new(values, shape);
+                grads.register::<Flex>(parent.id, FlexTensor::from_data(data));
+            }
+        }
+    }
+}

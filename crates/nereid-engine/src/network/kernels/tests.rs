@@ -1,0 +1,211 @@
+//! Our own arithmetic against the framework's: results and gradients.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use nereid_core::spec::layers::Padding;
+use nereid_kernels::Windows;
+
+use super::super::{host, window::Window};
+
+fn values(n: usize, salt: usize) -> Vec<f32> {
+    let value = |i: usize| ((i * 53 + salt * 17) % 89) as i16;
+    (0..n).map(|i| f32::from(value(i) - 44) / 32.0).collect()
+}
+
+fn leaf<const D: usize>(shape: [usize; D], salt: usize) -> Tensor<D> {
+    let data = TensorData::new(values(shape.iter().product(), salt), shape);
+    let device = Device::flex().autodiff();
+    Tensor::from_data(data, &device).require_grad()
+}
+
+#[track_caller]
+fn close(what: &str, got: &[f32], expected: &[f32]) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    for (i, (a, b)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            (a - b).abs() <= 2e-5 * b.abs().max(1.0),
+            "{what}, {i}: {a} is not {b}"
+        );
+    }
+}
+
+/// Runs both ways of a layer; compares results, and gradients of all leaves for a loss that
+/// weighs each output differently.
+#[track_caller]
+fn compare<const N: usize>(
+    what: &str,
+    leaves: [Tensor<1>; N],
+    ours: impl Fn([Tensor<1>; N]) -> Tensor<2>,
+    framework: impl Fn([Tensor<1>; N]) -> Tensor<2>,
+) {
+    let run = |f: &dyn Fn([Tensor<1>; N]) -> Tensor<2>| {
+        let y = f(leaves.clone());
+        let weigh = values(y.dims().iter().product(), 7);
+        let data = TensorData::new(weigh, y.dims());
+        let weigh: Tensor<2> = Tensor::from_data(data, &Device::flex());
+        let gradients = (y.clone() * weigh).sum().backward();
+        let mut out = vec![host(y.inner()).unwrap()];
+        for leaf in &leaves {
+            out.push(host(leaf.grad(&gradients).unwrap()).unwrap());
+        }
+        out
+    };
+    let (ours, framework) = (run(&ours), run(&framework));
+    for (i, (a, b)) in ours.iter().zip(&framework).enumerate() {
+        close(&format!("{what}, part {i}"), a, b);
+    }
+}
+
+/// Channels-last rows to planes.
+fn planes(x: Tensor<1>, w: &Windows) -> Tensor<4> {
+    let [h, width] = w.input;
+    let x: Tensor<4> = x.reshape([w.batch, h, width, w.channels]);
+    x.permute([0, 3, 1, 2])
+}
+
+fn rows(planes: Tensor<4>) -> Tensor<2> {
+    let [n, c, h, w] = planes.dims();
+    planes.permute([0, 2, 3, 1]).reshape([n, h * w * c])
+}
+
+fn cases() -> Vec<(Window, Windows)> {
+    let mut cases = Vec::new();
+    for (batch, input, channels) in [(1, [7, 5], 1), (3, [9, 10], 3), (5, [6, 6], 17)] {
+        for (size, stride, dilation) in [
+            ([3, 3], [1, 1], [1, 1]),
+            ([2, 3], [2, 1], [1, 1]),
+            ([3, 2], [2, 3], [1, 1]),
+            ([2, 2], [2, 2], [1, 1]),
+            ([3, 2], [1, 1], [2, 1]),
+            ([2, 3], [1, 1], [1, 2]),
+            ([1, 1], [1, 1], [1, 1]),
+        ] {
+            for padding in [Padding::Valid, Padding::Same] {
+                let window = Window {
+                    size,
+                    stride,
+                    dilation,
+                    padding,
+                };
+                let windows = Windows {
+                    batch,
+                    input,
+                    channels,
+                    size,
+                    stride,
+                    dilation,
+                    pads: window.pads(input),
+                };
+                cases.push((window, windows));
+            }
+        }
+    }
+    cases
+}
+
+#[test]
+fn convolutions_are_the_frameworks() {
+    for (window, windows) in cases() {
+        let ([h, w], c) = (window.size, windows.channels);
+        for (filters, relu) in [(1, false), (20, true), (35, false)] {
+            let images = windows.batch * windows.input.iter().product::<usize>() * c;
+            let leaves = [
+                leaf([images], 1),
+                leaf([h * w * c * filters], 2),
+                leaf([filters], 3),
+            ];
+            let what = format!("{windows:?} {filters}");
+            compare(
+                &what,
+                leaves,
+                |[x, k, b]| {
+                    let x = x.reshape([windows.batch, images / windows.batch]);
+                    super::convolve(x, windows, &k, Some(&b), relu).unwrap()
+                },
+                |[x, k, b]| {
+                    let k: Tensor<4> = k.reshape([h, w, c, filters]);
+                    let k = k.permute([3, 2, 0, 1]);
+                    let y = rows(window.convolve(planes(x, &windows), k, Some(b)));
+                    if relu {
+                        burn::tensor::activation::relu(y)
+                    } else {
+                        y
+                    }
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn pools_are_the_frameworks() {
+    for (window, windows) in cases() {
+        if window.dilation != [1, 1] {
+            continue;
+        }
+        let n = windows.batch * windows.input.iter().product::<usize>() * windows.channels;
+        let row = |x: Tensor<1>| x.reshape([windows.batch, n / windows.batch]);
+        // Distinct values: of equal ones the framework may pick another.
+        let distinct: Vec<f32> = (0..n)
+            .map(|i| ((i * 7919) % 10_007) as f32 / 5_000.0 - 1.0)
+            .collect();
+        let device = Device::flex().autodiff();
+        let x = Tensor::<1>::from_data(TensorData::new(distinct, [n]), &device).require_grad();
+        let what = format!("{windows:?}");
+        compare(
+            &what,
+            [x.clone()],
+            |[x]| super::maximum(row(x), windows).unwrap(),
+            |[x]| rows(window.maximum(planes(x, &windows))),
+        );
+        compare(
+            &what,
+            [x],
+            |[x]| super::mean(row(x), windows).unwrap(),
+            |[x]| rows(window.mean(planes(x, &windows))),
+        );
+    }
+}
+
+#[test]
+fn dense_layers_are_the_frameworks() {
+    for (n, inputs, units) in [(1, 1, 1), (3, 20, 7), (33, 64, 64), (130, 31, 100)] {
+        for relu in [false, true] {
+            let leaves = [
+                leaf([n * inputs], 1),
+                leaf([inputs * units], 2),
+                leaf([units], 3),
+            ];
+            compare(
+                &format!("{n} {inputs} {units}"),
+                leaves,
+                |[x, k, b]| {
+                    super::dense(x.reshape([n, inputs]), &k, Some(&b), relu).unwrap()
+                },
+                |[x, k, b]| {
+                    let k: Tensor<2> = k.reshape([inputs, units]);
+                    let x: Tensor<2> = x.reshape([n, inputs]);
+                    let y = x.matmul(k) + b.reshape([1, units]);
+                    if relu {
+                        burn::tensor::activation::relu(y)
+                    } else {
+                        y
+                    }
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn what_needs_no_gradient_gets_none() {
+    let device = Device::flex();
+    let x: Tensor<2> = Tensor::from_data(TensorData::new(values(12, 1), [3, 4]), &device);
+    let (kernel, bias) = (leaf([8], 2), leaf([2], 3));
+    let y = super::dense(x.clone(), &kernel, Some(&bias), false).unwrap();
+    let gradients = y.sum().backward();
+    let db = host(bias.grad(&gradients).unwrap()).unwrap();
+    assert_eq!(db, [3.0, 3.0]);
+    // Without any leaf, the result is a plain tensor.
+    let plain = super::dense(x, &kernel.inner(), None, true).unwrap();
+    assert_eq!(plain.device(), device);
+}

@@ -1,0 +1,21 @@
+//! Arithmetic on host memory, written for processors' vector units and for several cores.
+//!
+//! Works on slices of `f32` alone: it knows no tensors, no gradients graph and no framework. All
+//! images are channels-last. Vector code is chosen at run time from what the processor has
+//! (AVX-512, AVX2, NEON, …). No result depends on the number of threads: what is summed is
+//! always partitioned by the shape of the data.
+
+mod conv;
+mod geometry;
+mod optim;
+mod pool;
+mod product;
+mod simd;
+#[cfg(test)]
+mod tests;
+
+pub use conv::{Conv, Padded};
+pub use geometry::Windows;
+pub use optim::{Adam, Momentum, RmsProp, adam, clip, rmsprop, sgd, square_sum};
+pub use pool::{average, average_gradient, maximum, maximum_gradient};
+pub use product::{Dense, column_sums, relu_gradient};
