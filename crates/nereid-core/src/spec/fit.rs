@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::augmentation::{self, Augmentation};
 use crate::{limits, validation::Violations};
 
 /// How features are scaled before training, and in the same way when serving.
@@ -71,6 +72,10 @@ pub struct FitOptions {
     pub clipvalue: Option<f64>,
     /// How features are scaled.
     pub normalization: Normalization,
+    /// Random changes of training samples, in this order; never when validating or serving.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
+    pub augmentation: Vec<Augmentation>,
 }
 
 impl Default for FitOptions {
@@ -86,6 +91,7 @@ impl Default for FitOptions {
             clipnorm: None,
             clipvalue: None,
             normalization: Normalization::Auto,
+            augmentation: Vec::new(),
         }
     }
 }
@@ -119,6 +125,11 @@ impl FitOptions {
                 || "clipvalue and clipnorm exclude each other".to_owned(),
             );
         }
+        let (n, most) = (self.augmentation.len(), limits::MAX_AUGMENTATIONS);
+        v.check(n <= most, &at("augmentation"), "too_many", || {
+            format!("{n} items are more than the {most} allowed")
+        });
+        augmentation::check(&self.augmentation, &at("augmentation"), v);
         if let Some(ClassWeight::ByClass(weights)) = &self.class_weight {
             for (class, weight) in weights {
                 let class = crate::validation::escape(class);

@@ -202,6 +202,7 @@ impl TrainSpec {
         self.check_metrics(schema, pointer, &mut v);
         self.check_monitors(pointer, &mut v);
         self.check_rows(rows, pointer, &mut v);
+        self.check_augmentation(schema, pointer, &mut v);
         match plan {
             Some(plan) => v.into_result(plan),
             None => Err(v),
@@ -397,6 +398,15 @@ impl TrainSpec {
                     )
                 },
             );
+        }
+    }
+
+    fn check_augmentation(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
+        let first = self.network.layers.first().map(|l| &l.layer);
+        let indices = matches!(first, Some(Layer::Embedding(_)));
+        for (i, augmentation) in self.fit.augmentation.iter().enumerate() {
+            let at = format!("{pointer}/fit/augmentation/{i}");
+            augmentation.check_samples(&schema.shape, indices, &at, v);
         }
     }
 

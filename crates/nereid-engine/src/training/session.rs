@@ -14,6 +14,7 @@ use nereid_core::{
 };
 
 use super::{
+    augment::Augmenter,
     callbacks::{self, CheckpointPlan},
     metrics::{Measures, Tally},
     objective::Objective,
@@ -37,6 +38,7 @@ pub(super) struct Session<'a> {
     pub(super) objective: Objective,
     pub(super) measures: Measures,
     pub(super) state: State,
+    augmenter: Option<Augmenter>,
     optimizer: Optimizer,
     /// Indices of the weights that the optimiser changes.
     trainable: Vec<usize>,
@@ -71,6 +73,7 @@ impl<'a> Session<'a> {
             .collect();
         let plan = CheckpointPlan::of(&spec.callbacks);
         Ok(Self {
+            augmenter: Augmenter::new(&spec.fit, &network.input),
             optimizer: Optimizer::new(&spec.optimizer, &spec.fit, &weights),
             state: State::new(spec.optimizer.learning_rate(), spec.callbacks.len()),
             fingerprint: state::fingerprint(task, splits)?,
