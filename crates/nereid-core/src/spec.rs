@@ -10,6 +10,7 @@ pub mod noop;
 pub mod objective;
 pub mod optimizer;
 pub mod shapes;
+pub mod split;
 pub mod train;
 
 pub use augmentation::Augmentation;

@@ -15,6 +15,7 @@ pub(crate) enum Purpose {
     Dropout = 4,
     Augmentation = 20,
     Mixing = 21,
+    Balance = 22,
 }
 
 /// Returns the generator for a purpose at a position.

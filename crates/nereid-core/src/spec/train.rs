@@ -14,6 +14,7 @@ use super::{
     network::{Network, Plan},
     objective::{Loss, Metric},
     optimizer::Optimizer,
+    split::SplitBy,
 };
 use crate::{
     Name,
@@ -365,6 +366,16 @@ impl TrainSpec {
                     format!("{class:?} is no class of the dataset"),
                 );
             }
+        }
+        let stratified = self.fit.split.by == SplitBy::Stratified;
+        for (field, given) in [
+            ("class_balance", self.fit.class_balance.is_some()),
+            ("split/by", stratified),
+        ] {
+            let at = format!("{pointer}/fit/{field}");
+            v.check(!given || classification, &at, "conflict", || {
+                "it needs a target that is a class".to_owned()
+            });
         }
         v.check(
             self.fit.class_weight.is_none() || classification,
