@@ -26,6 +26,8 @@ pub const MAX_ACTIVATION: u64 = 1 << 26;
 pub const MAX_EPOCHS: u32 = 100_000;
 /// Largest training batch in samples.
 pub const MAX_BATCH_SIZE: u32 = 65_536;
+/// Most augmentations of one training job.
+pub const MAX_AUGMENTATIONS: usize = 32;
 /// Most callbacks of one training job.
 pub const MAX_CALLBACKS: usize = 16;
 /// Most rows of one prediction request.

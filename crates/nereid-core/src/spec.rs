@@ -1,5 +1,6 @@
 //! Declarative specs of jobs: what a client writes, validated without a tensor framework.
 
+pub mod augmentation;
 pub mod callbacks;
 pub mod deploy;
 pub mod fit;
@@ -9,8 +10,10 @@ pub mod noop;
 pub mod objective;
 pub mod optimizer;
 pub mod shapes;
+pub mod split;
 pub mod train;
 
+pub use augmentation::Augmentation;
 pub use callbacks::{Callback, Monitor};
 pub use deploy::{DeploySpec, Tolerance};
 pub use fit::{ClassWeight, FitOptions, Normalization};

@@ -13,6 +13,9 @@ pub(crate) enum Purpose {
     Weights = 2,
     Order = 3,
     Dropout = 4,
+    Augmentation = 20,
+    Mixing = 21,
+    Balance = 22,
 }
 
 /// Returns the generator for a purpose at a position.

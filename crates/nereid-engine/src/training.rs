@@ -1,5 +1,6 @@
 //! Trains: reads data, fits weights, evaluates and writes the model's files.
 
+mod augment;
 mod batches;
 mod callbacks;
 mod exact;

@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::{
+    augmentation::{self, Augmentation},
+    split::{ClassBalance, Split},
+};
 use crate::{limits, validation::Violations};
 
 /// How features are scaled before training, and in the same way when serving.
@@ -56,6 +60,9 @@ pub struct FitOptions {
     /// Share of the rows held out to the end for the final evaluation, drawn by `seed`.
     #[schema(minimum = 0, maximum = 0.9)]
     pub test_split: f64,
+    /// How those rows are chosen.
+    #[serde(skip_serializing_if = "Split::is_default")]
+    pub split: Split,
     /// Whether rows are reordered in each epoch.
     pub shuffle: bool,
     /// Seed of splits, initial weights, order and dropout.
@@ -63,6 +70,9 @@ pub struct FitOptions {
     /// Weight of each class in the loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_weight: Option<ClassWeight>,
+    /// How training rows are sampled so that each class is as frequent as the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_balance: Option<ClassBalance>,
     /// Largest norm of each weight's gradient; longer ones are scaled down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clipnorm: Option<f64>,
@@ -71,6 +81,10 @@ pub struct FitOptions {
     pub clipvalue: Option<f64>,
     /// How features are scaled.
     pub normalization: Normalization,
+    /// Random changes of training samples, in this order; never when validating or serving.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 32)]
+    pub augmentation: Vec<Augmentation>,
 }
 
 impl Default for FitOptions {
@@ -80,12 +94,15 @@ impl Default for FitOptions {
             batch_size: 32,
             validation_split: 0.0,
             test_split: 0.0,
+            split: Split::default(),
             shuffle: true,
             seed: 0,
             class_weight: None,
+            class_balance: None,
             clipnorm: None,
             clipvalue: None,
             normalization: Normalization::Auto,
+            augmentation: Vec::new(),
         }
     }
 }
@@ -119,6 +136,24 @@ impl FitOptions {
                 || "clipvalue and clipnorm exclude each other".to_owned(),
             );
         }
+        v.check(
+            self.split.is_default() || held_out > 0.0,
+            &at("split"),
+            "conflict",
+            || "split needs a validation_split or test_split above 0".to_owned(),
+        );
+        let weighted = matches!(self.class_weight, Some(ClassWeight::Balanced(_)));
+        v.check(
+            self.class_balance.is_none() || !weighted,
+            &at("class_balance"),
+            "conflict",
+            || "class_balance and class_weight \"balanced\" exclude each other".to_owned(),
+        );
+        let (n, most) = (self.augmentation.len(), limits::MAX_AUGMENTATIONS);
+        v.check(n <= most, &at("augmentation"), "too_many", || {
+            format!("{n} items are more than the {most} allowed")
+        });
+        augmentation::check(&self.augmentation, &at("augmentation"), v);
         if let Some(ClassWeight::ByClass(weights)) = &self.class_weight {
             for (class, weight) in weights {
                 let class = crate::validation::escape(class);

@@ -14,6 +14,7 @@ use super::{
     network::{Network, Plan},
     objective::{Loss, Metric},
     optimizer::Optimizer,
+    split::SplitBy,
 };
 use crate::{
     Name,
@@ -202,6 +203,7 @@ impl TrainSpec {
         self.check_metrics(schema, pointer, &mut v);
         self.check_monitors(pointer, &mut v);
         self.check_rows(rows, pointer, &mut v);
+        self.check_augmentation(schema, pointer, &mut v);
         match plan {
             Some(plan) => v.into_result(plan),
             None => Err(v),
@@ -365,6 +367,16 @@ impl TrainSpec {
                 );
             }
         }
+        let stratified = self.fit.split.by == SplitBy::Stratified;
+        for (field, given) in [
+            ("class_balance", self.fit.class_balance.is_some()),
+            ("split/by", stratified),
+        ] {
+            let at = format!("{pointer}/fit/{field}");
+            v.check(!given || classification, &at, "conflict", || {
+                "it needs a target that is a class".to_owned()
+            });
+        }
         v.check(
             self.fit.class_weight.is_none() || classification,
             &format!("{pointer}/fit/class_weight"),
@@ -397,6 +409,15 @@ impl TrainSpec {
                     )
                 },
             );
+        }
+    }
+
+    fn check_augmentation(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
+        let first = self.network.layers.first().map(|l| &l.layer);
+        let indices = matches!(first, Some(Layer::Embedding(_)));
+        for (i, augmentation) in self.fit.augmentation.iter().enumerate() {
+            let at = format!("{pointer}/fit/augmentation/{i}");
+            augmentation.check_samples(&schema.shape, indices, &at, v);
         }
     }
 

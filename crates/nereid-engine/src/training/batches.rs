@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use nereid_core::models::Preprocessing;
 
+use super::augment::{Augmenter, Mixing, Position};
 use crate::{
     data::{Samples, Targets},
     preprocessing,
@@ -12,6 +13,8 @@ use crate::{
 pub(super) struct Batch {
     pub(super) input: Tensor<2>,
     pub(super) targets: BatchTargets,
+    /// How samples were mixed with each other, if they were.
+    pub(super) mixing: Option<Mixing>,
 }
 
 /// Targets of a batch.
@@ -28,26 +31,46 @@ impl BatchTargets {
             Self::Value(v) => v.len(),
         }
     }
+
+    /// Takes the targets of some samples of the batch.
+    pub(super) fn pick(&self, order: impl Iterator<Item = usize>) -> Self {
+        match self {
+            Self::Class(v) => Self::Class(order.map(|i| v[i]).collect()),
+            Self::Value(v) => Self::Value(order.map(|i| v[i]).collect()),
+        }
+    }
 }
 
-/// Takes the given rows out of `samples`.
+/// Takes the given rows out of `samples`, for training with their augmentation.
 pub(super) fn assemble(
     samples: &Samples,
     rows: &[usize],
     preprocessing: &Preprocessing,
     device: &Device,
+    augmentation: Option<(&Augmenter, Position)>,
 ) -> Batch {
     let mut values = Vec::with_capacity(rows.len() * samples.size);
     for &row in rows {
         samples.extend(row, &mut values);
     }
+    if let Some((augmenter, at)) = augmentation {
+        augmenter.before_scaling(at, &mut values);
+    }
     preprocessing::apply(preprocessing, &mut values);
-    let targets = match &samples.targets {
+    let mixing = augmentation.and_then(|(augmenter, at)| {
+        augmenter.after_scaling(at, &mut values);
+        augmenter.mix(at, &mut values)
+    });
+    let mut targets = match &samples.targets {
         Targets::Class(t) => BatchTargets::Class(rows.iter().map(|&r| t[r]).collect()),
         Targets::Value(t) => BatchTargets::Value(rows.iter().map(|&r| t[r]).collect()),
     };
+    if let (Some(mixing), BatchTargets::Value(targets)) = (&mixing, &mut targets) {
+        mixing.blend(targets);
+    }
     Batch {
         input: Tensor::from_data(TensorData::new(values, [rows.len(), samples.size]), device),
+        mixing: mixing.filter(|_| matches!(targets, BatchTargets::Class(_))),
         targets,
     }
 }

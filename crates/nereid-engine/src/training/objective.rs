@@ -57,6 +57,16 @@ impl Objective {
         targets: &BatchTargets,
         weighted: bool,
     ) -> Tensor<1> {
+        self.losses(outputs, targets, weighted).mean()
+    }
+
+    /// Returns the loss of each sample of a batch, in a column.
+    pub(super) fn losses(
+        &self,
+        outputs: Tensor<2>,
+        targets: &BatchTargets,
+        weighted: bool,
+    ) -> Tensor<2> {
         let device = outputs.device().without_autodiff();
         let [n, width] = outputs.dims();
         let losses: Tensor<2> = match (&self.loss, targets) {
@@ -90,9 +100,9 @@ impl Objective {
         match (&self.weights, targets) {
             (Some(weights), BatchTargets::Class(t)) if weighted => {
                 let weights = t.iter().map(|&t| weights[t as usize]).collect();
-                (losses * column(weights, &device)).mean()
+                losses * column(weights, &device)
             }
-            _ => losses.mean(),
+            _ => losses,
         }
     }
 

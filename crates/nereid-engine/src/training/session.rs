@@ -14,6 +14,7 @@ use nereid_core::{
 };
 
 use super::{
+    augment::Augmenter,
     callbacks::{self, CheckpointPlan},
     metrics::{Measures, Tally},
     objective::Objective,
@@ -37,6 +38,7 @@ pub(super) struct Session<'a> {
     pub(super) objective: Objective,
     pub(super) measures: Measures,
     pub(super) state: State,
+    augmenter: Option<Augmenter>,
     optimizer: Optimizer,
     /// Indices of the weights that the optimiser changes.
     trainable: Vec<usize>,
@@ -71,6 +73,7 @@ impl<'a> Session<'a> {
             .collect();
         let plan = CheckpointPlan::of(&spec.callbacks);
         Ok(Self {
+            augmenter: Augmenter::new(&spec.fit, &network.input),
             optimizer: Optimizer::new(&spec.optimizer, &spec.fit, &weights),
             state: State::new(spec.optimizer.learning_rate(), spec.callbacks.len()),
             fingerprint: state::fingerprint(task, splits)?,
@@ -92,7 +95,7 @@ impl<'a> Session<'a> {
         let bounds = Bounds {
             epochs: self.spec.fit.epochs,
             batches: self.batches(),
-            rows: self.splits.train.rows.len(),
+            rows: self.splits.epoch_len(),
             callbacks: self.spec.callbacks.len(),
             classes,
         };
@@ -143,7 +146,7 @@ impl<'a> Session<'a> {
 
     /// Order of the training rows in an epoch.
     fn order(&self, epoch: u32) -> Vec<usize> {
-        let mut order = self.splits.train.rows.clone();
+        let mut order = self.splits.epoch_rows(self.spec.fit.seed, epoch);
         if self.spec.fit.shuffle {
             let position = [u64::from(epoch), 0];
             let mut rng = random::generator(self.spec.fit.seed, Purpose::Order, position);
@@ -304,5 +307,5 @@ impl<'a> Session<'a> {
 
 fn batches(spec: &TrainSpec, splits: &Splits) -> usize {
     let batch = spec.fit.batch_size.max(1) as usize;
-    splits.train.rows.len().div_ceil(batch)
+    splits.epoch_len().div_ceil(batch)
 }

@@ -1,18 +1,20 @@
 //! Which rows train, validate and test.
 
+mod balance;
+mod draw;
+
 use nereid_core::{
     engine::{EngineError, TrainTask},
-    spec::train::split_sizes,
+    spec::FitOptions,
 };
 
-use crate::{
-    data::{Check, Samples, load},
-    random::{self, Purpose},
-};
+use self::balance::Balance;
+use crate::data::{Check, Samples, Targets, load};
 
 /// Decoded datasets and the rows of each that play a part.
 pub(super) struct Splits {
     datasets: Vec<Samples>,
+    balance: Option<Balance>,
     pub(super) train: Part,
     pub(super) validation: Option<Part>,
     pub(super) test: Option<Part>,
@@ -31,25 +33,23 @@ impl Splits {
         let schema = &task.train.schema;
         let fit = &task.spec.fit;
         let train = load(&task.train, schema, check)?;
-        let mut order: Vec<usize> = (0..train.rows).collect();
-        let sizes = split_sizes(train.rows as u64, fit.validation_split, fit.test_split);
-        let [_, validation, test] = sizes.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-        if validation + test > 0 {
-            let mut rng = random::generator(fit.seed, Purpose::Split, [0, 0]);
-            random::shuffle(&mut rng, &mut order);
-        }
-        let mut rest = order.split_off((validation + test).min(order.len()));
-        rest.sort_unstable();
-        let held_out = order.split_off(validation);
+        let count = u32::try_from(train.rows).unwrap_or(u32::MAX);
+        let drawn = draw::draw(fit, count, &train.targets);
+        let [rest, validation, test] = drawn.map(|rows| {
+            let rows = rows.into_iter().map(|row| row as usize);
+            rows.collect::<Vec<_>>()
+        });
+        let balance = balance(fit, &train, &rest);
         let part = |rows: Vec<usize>| (!rows.is_empty()).then_some(Part { dataset: 0, rows });
         let mut splits = Self {
             datasets: vec![train],
+            balance,
             train: Part {
                 dataset: 0,
                 rows: rest,
             },
-            validation: part(order),
-            test: part(held_out),
+            validation: part(validation),
+            test: part(test),
         };
         if let Some(input) = &task.validation {
             check()?;
@@ -70,6 +70,23 @@ impl Splits {
         &self.datasets[part.dataset]
     }
 
+    /// Number of rows in each epoch.
+    pub(super) fn epoch_len(&self) -> usize {
+        let balanced = self.balance.as_ref().map(Balance::len);
+        balanced.unwrap_or(self.train.rows.len())
+    }
+
+    /// Returns the training rows of an epoch in the order of the data.
+    pub(super) fn epoch_rows(&self, seed: u64, epoch: u32) -> Vec<usize> {
+        match &self.balance {
+            None => self.train.rows.clone(),
+            Some(balance) => {
+                let rows = balance.rows(seed, epoch).into_iter();
+                rows.map(|row| row as usize).collect()
+            }
+        }
+    }
+
     pub(super) fn datasets(&self) -> &[Samples] {
         &self.datasets
     }
@@ -82,4 +99,12 @@ impl Splits {
             rows,
         }
     }
+}
+
+fn balance(fit: &FitOptions, samples: &Samples, rows: &[usize]) -> Option<Balance> {
+    let (Some(kind), Targets::Class(classes)) = (fit.class_balance, &samples.targets) else {
+        return None;
+    };
+    let numbered = |&row: &usize| Some((u32::try_from(row).ok()?, classes[row]));
+    Some(Balance::new(kind, rows.iter().filter_map(numbered)))
 }

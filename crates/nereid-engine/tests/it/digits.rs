@@ -7,7 +7,7 @@ use crate::support::{Recorder, csv, input, spec, train};
 
 const DIGITS: &[u8] = include_bytes!("../../../nereid/assets/digits.csv.gz");
 
-fn digits() -> DataInput {
+pub fn digits() -> DataInput {
     let description = json!({"format": "csv", "label_column": "label", "shape": [8, 8, 1]});
     input(description, csv(DIGITS))
 }

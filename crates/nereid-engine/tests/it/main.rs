@@ -9,6 +9,7 @@
     reason = "tests: what fails shall fail at once, and literals read best by value"
 )]
 
+mod augmentation;
 mod data;
 mod digits;
 mod directions;

@@ -51,10 +51,12 @@ pub fn description() -> Value {
         "optimizer": {"type": "adamw", "learning_rate": 0.01},
         "metrics": ["accuracy", "f1", {"type": "top_k_accuracy", "k": 2}],
         "fit": {"epochs": 8, "batch_size": 16, "validation_split": 0.2, "seed": 11,
-                "class_weight": "balanced"},
+                "class_weight": "balanced",
+                "augmentation": [{"type": "RandomTranslation", "height_factor": 0.1, "width_factor": 0.1},
+                                 {"type": "RandomErasing", "factor": 0.3}, {"type": "MixUp"}]},
         "callbacks": [
             {"type": "early_stopping", "patience": 4, "restore_best_weights": true},
-            {"type": "reduce_lr_on_plateau", "patience": 2, "min_delta": 0.1,
+            {"type": "reduce_lr_on_plateau", "patience": 1, "min_delta": 0.3,
              "cooldown": 2},
             {"type": "checkpoint", "every_steps": 3}
         ]

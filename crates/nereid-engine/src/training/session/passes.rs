@@ -7,7 +7,8 @@ use super::Session;
 use crate::{
     network::{Mode, TrainingPass, host},
     training::{
-        batches::{self, BatchTargets},
+        augment::Position,
+        batches::{self, Batch, BatchTargets},
         metrics::Tally,
         split::Part,
     },
@@ -19,8 +20,7 @@ const EVALUATION_BATCH: usize = 128;
 impl Session<'_> {
     /// Changes the weights once.
     pub(super) fn step(&mut self, rows: &[usize]) -> Result<(), EngineError> {
-        let samples = self.splits.samples(&self.splits.train);
-        let batch = batches::assemble(samples, rows, self.preprocessing, &self.network.device);
+        let batch = self.training_batch(rows);
         let leaves: Vec<Tensor<1>> = self
             .network
             .parameters
@@ -44,8 +44,16 @@ impl Session<'_> {
         let outputs = self
             .network
             .forward(&leaves, batch.input, ending, &mut mode);
-        let loss = self.objective.loss(outputs.clone(), &batch.targets, true);
-        self.count(&outputs.inner(), &loss.clone().inner(), &batch.targets)?;
+        let (objective, targets) = (&self.objective, &batch.targets);
+        let (loss, counted) = match &batch.mixing {
+            None => (objective.loss(outputs.clone(), targets, true), None),
+            Some(mixing) => {
+                let loss = mixing.loss(objective, outputs.clone(), targets);
+                (loss, Some(mixing.dominant(targets)))
+            }
+        };
+        let counted = counted.as_ref().unwrap_or(targets);
+        self.count(&outputs.inner(), &loss.clone().inner(), counted)?;
         let mut gradients = loss.backward();
         self.optimizer.begin_step();
         for (slot, &index) in self.trainable.iter().enumerate() {
@@ -63,6 +71,18 @@ impl Session<'_> {
         }
         self.state.step += 1;
         Ok(())
+    }
+
+    fn training_batch(&self, rows: &[usize]) -> Batch {
+        let samples = self.splits.samples(&self.splits.train);
+        let size = u64::from(self.spec.fit.batch_size.max(1));
+        let at = Position {
+            epoch: self.state.epoch,
+            first: self.state.batch as u64 * size,
+        };
+        let augmentation = self.augmenter.as_ref().map(|augmenter| (augmenter, at));
+        let device = &self.network.device;
+        batches::assemble(samples, rows, self.preprocessing, device, augmentation)
     }
 
     fn count(
@@ -118,7 +138,8 @@ impl Session<'_> {
         let batch = (self.spec.fit.batch_size as usize).max(EVALUATION_BATCH);
         let mut tally = Tally::default();
         for rows in part.rows.chunks(batch) {
-            let batch = batches::assemble(samples, rows, self.preprocessing, &self.network.device);
+            let device = &self.network.device;
+            let batch = batches::assemble(samples, rows, self.preprocessing, device, None);
             let ending = self.objective.ending;
             let mut mode = Mode::Inference;
             let outputs = self
