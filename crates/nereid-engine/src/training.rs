@@ -8,6 +8,8 @@ mod metrics;
 mod objective;
 mod optimizer;
 mod pace;
+#[cfg(test)]
+mod reference;
 mod session;
 mod snapshots;
 mod split;

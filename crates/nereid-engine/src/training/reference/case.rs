@@ -1,0 +1,112 @@
+//! Reads the files of cases.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use nereid_core::{spec::TrainSpec, validation::Violations};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// Values of a tensor, row-major, in Keras' order.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Array {
+    pub(super) shape: Vec<usize>,
+    pub(super) values: Vec<f64>,
+}
+
+impl Array {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "written from 32-bit floats"
+    )]
+    pub(super) fn floats(&self) -> Vec<f32> {
+        self.values.iter().map(|&v| v as f32).collect()
+    }
+}
+
+/// A training from given weights, and all that came of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Case {
+    pub(super) name: String,
+    /// Libraries whose values these are.
+    sources: Vec<String>,
+    /// The spec, but for model and dataset.
+    pub(super) spec: Value,
+    pub(super) input: Array,
+    /// Names of classes, or numbers.
+    pub(super) targets: Vec<Value>,
+    pub(super) weights: BTreeMap<String, Array>,
+    /// Of the first weights, as served.
+    pub(super) output: Array,
+    /// Of each epoch.
+    pub(super) losses: Array,
+    /// Of the first batch.
+    pub(super) gradients: BTreeMap<String, Array>,
+    /// Weights and moving averages after the last step.
+    pub(super) after: BTreeMap<String, Array>,
+}
+
+impl Case {
+    pub(super) fn spec(&self) -> Result<TrainSpec, Violations> {
+        let mut spec = self.spec.clone();
+        spec["model"] = json!("reference");
+        spec["dataset"] = json!("reference");
+        let mut violations = Violations::default();
+        let read = TrainSpec::read(spec, "", &mut violations);
+        violations.into_result(read).map(Option::unwrap)
+    }
+
+    /// Tells whether PyTorch came to the same.
+    pub(super) fn confirmed(&self) -> bool {
+        self.sources.iter().any(|s| s == "torch")
+    }
+}
+
+/// Metrics of given outputs.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricCase {
+    pub(super) name: String,
+    pub(super) metrics: Vec<Value>,
+    /// Number of classes; 0 if targets are numbers.
+    pub(super) classes: usize,
+    /// Whether one probability stands for two classes.
+    pub(super) binary: bool,
+    pub(super) outputs: Array,
+    pub(super) targets: Vec<f32>,
+    pub(super) values: BTreeMap<String, f64>,
+    pub(super) matrix: Option<Vec<Vec<u64>>>,
+}
+
+/// What a callback does with given losses.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CallbackCase {
+    pub(super) name: String,
+    pub(super) callback: Value,
+    pub(super) key: String,
+    pub(super) values: Vec<f64>,
+    pub(super) rate: f64,
+    /// Learning rate after each epoch.
+    pub(super) rates: Vec<f64>,
+    /// Epoch (from 0) after which training ended.
+    pub(super) stopped: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File<T> {
+    versions: BTreeMap<String, String>,
+    cases: Vec<T>,
+}
+
+/// Reads all cases of a topic.
+pub(super) fn cases<T: DeserializeOwned>(topic: &str) -> Vec<T> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference");
+    let text = fs::read_to_string(folder.join(format!("{topic}.json"))).unwrap();
+    let file: File<T> = serde_json::from_str(&text).unwrap();
+    assert!(file.versions.contains_key("tensorflow"), "{topic}");
+    assert!(!file.cases.is_empty(), "{topic}");
+    file.cases
+}
