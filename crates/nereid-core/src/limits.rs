@@ -24,6 +24,14 @@ pub const MAX_PARAMETERS: u64 = 1_000_000_000;
 pub const MAX_ACTIVATION: u64 = 1 << 26;
 /// Most epochs of one training job.
 pub const MAX_EPOCHS: u32 = 100_000;
+/// Most boundaries of a learning-rate schedule.
+pub const MAX_SCHEDULE_BOUNDARIES: usize = 1_000;
+/// Most name patterns of one option.
+pub const MAX_PATTERNS: usize = 64;
+/// Longest name pattern in bytes.
+pub const MAX_PATTERN_LEN: usize = 128;
+/// Most steps over which gradients are accumulated.
+pub const MAX_ACCUMULATION_STEPS: u32 = 65_536;
 /// Largest training batch in samples.
 pub const MAX_BATCH_SIZE: u32 = 65_536;
 /// Most augmentations of one training job.

@@ -175,6 +175,22 @@ impl<'a> ObjectReader<'a> {
         }
     }
 
+    /// Reads a field that may be absent or null, by a function of the caller's.
+    ///
+    /// `None` if it is there and wrong, `Some(None)` if it is not there.
+    #[expect(clippy::option_option, reason = "absent and wrong are two things")]
+    pub fn optional_with<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(Value, &str, &mut Violations) -> Option<T>,
+    ) -> Option<Option<T>> {
+        let pointer = self.pointer_to(field);
+        match self.take(field) {
+            None => Some(None),
+            Some(value) => read(value, &pointer, self.violations).map(Some),
+        }
+    }
+
     /// Reads an array that may be absent, each element by a function of the caller's.
     pub fn list_with<T>(
         &mut self,

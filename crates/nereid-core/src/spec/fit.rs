@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     augmentation::{self, Augmentation},
+    patterns::{self, Patterns},
     split::{ClassBalance, Split},
 };
 use crate::{limits, validation::Violations};
@@ -79,12 +80,38 @@ pub struct FitOptions {
     /// Largest absolute value of a gradient entry; others are cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clipvalue: Option<f64>,
+    /// Largest norm of all gradients together; longer ones are scaled down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub global_clipnorm: Option<f64>,
+    /// Batches whose gradients are averaged before the weights change once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 2, maximum = 65_536)]
+    pub gradient_accumulation_steps: Option<u32>,
+    /// Whether a moving average of the weights is kept; it is validated, evaluated and published.
+    #[serde(skip_serializing_if = "is_false")]
+    pub use_ema: bool,
+    /// Share of the moving average that each step keeps; 0.99 unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema_momentum: Option<f64>,
+    /// Steps after which the weights themselves become their average; never unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema_overwrite_frequency: Option<u32>,
+    /// Weights that the optimiser's `weight_decay` spares; `[]` spares none. Unless given, biases
+    /// and the scales and offsets of normalisations, but with `adamw` none, as in Keras.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>, max_items = 64, example = json!(["*/bias"]))]
+    pub exclude_from_weight_decay: Option<Patterns>,
     /// How features are scaled.
     pub normalization: Normalization,
     /// Random changes of training samples, in this order; never when validating or serving.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 32)]
     pub augmentation: Vec<Augmentation>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl Default for FitOptions {
@@ -101,6 +128,12 @@ impl Default for FitOptions {
             class_balance: None,
             clipnorm: None,
             clipvalue: None,
+            global_clipnorm: None,
+            gradient_accumulation_steps: None,
+            use_ema: false,
+            ema_momentum: None,
+            ema_overwrite_frequency: None,
+            exclude_from_weight_decay: None,
             normalization: Normalization::Auto,
             augmentation: Vec::new(),
         }
@@ -124,18 +157,7 @@ impl FitOptions {
         v.check(held_out <= 0.95, &at("test_split"), "out_of_range", || {
             format!("validation_split and test_split hold out {held_out} of the rows, above 0.95")
         });
-        if let Some(norm) = self.clipnorm {
-            v.check_range(&at("clipnorm"), norm, 1e-9, 1e9);
-        }
-        if let Some(value) = self.clipvalue {
-            v.check_range(&at("clipvalue"), value, 1e-9, 1e9);
-            v.check(
-                self.clipnorm.is_none(),
-                &at("clipvalue"),
-                "conflict",
-                || "clipvalue and clipnorm exclude each other".to_owned(),
-            );
-        }
+        self.check_gradients(pointer, v);
         v.check(
             self.split.is_default() || held_out > 0.0,
             &at("split"),
@@ -159,6 +181,55 @@ impl FitOptions {
                 let class = crate::validation::escape(class);
                 v.check_range(&at(&format!("class_weight/{class}")), *weight, 0.0, 1e6);
             }
+        }
+    }
+
+    /// Share of the moving average of weights that each step keeps.
+    #[must_use]
+    pub fn ema_momentum(&self) -> f64 {
+        self.ema_momentum.unwrap_or(0.99)
+    }
+
+    fn check_gradients(&self, pointer: &str, v: &mut Violations) {
+        let at = |field: &str| format!("{pointer}/{field}");
+        let clips = [
+            ("clipnorm", self.clipnorm),
+            ("global_clipnorm", self.global_clipnorm),
+            ("clipvalue", self.clipvalue),
+        ];
+        let mut first: Option<&str> = None;
+        for (field, limit) in clips {
+            let Some(limit) = limit else { continue };
+            v.check_range(&at(field), limit, 1e-9, 1e9);
+            if let Some(first) = first {
+                let detail = format!("{field} and {first} exclude each other");
+                v.push(at(field), "conflict", detail);
+            }
+            first = first.or(Some(field));
+        }
+        if let Some(steps) = self.gradient_accumulation_steps {
+            let max = limits::MAX_ACCUMULATION_STEPS;
+            v.check_range(&at("gradient_accumulation_steps"), steps, 2, max);
+        }
+        if let Some(momentum) = self.ema_momentum {
+            v.check_range(&at("ema_momentum"), momentum, 0.0, 1.0);
+        }
+        if let Some(steps) = self.ema_overwrite_frequency {
+            v.check_range(&at("ema_overwrite_frequency"), steps, 1, 1_000_000_000);
+        }
+        for (field, given) in [
+            ("ema_momentum", self.ema_momentum.is_some()),
+            (
+                "ema_overwrite_frequency",
+                self.ema_overwrite_frequency.is_some(),
+            ),
+        ] {
+            v.check(!given || self.use_ema, &at(field), "conflict", || {
+                format!("{field} needs use_ema: true")
+            });
+        }
+        if let Some(names) = &self.exclude_from_weight_decay {
+            patterns::check_all(names, &at("exclude_from_weight_decay"), v);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     network::{Network, Plan},
     objective::{Loss, Metric},
     optimizer::Optimizer,
+    schedule::LearningRate,
     split::SplitBy,
 };
 use crate::{
@@ -138,8 +139,7 @@ impl TrainSpec {
         let test_dataset: Option<DatasetRef> = r.optional("test_dataset");
         let network = r.required_with("network", Network::read);
         let loss = r.required("loss");
-        let optimizer: Optimizer = r.optional("optimizer").unwrap_or_default();
-        optimizer.check(&format!("{pointer}/optimizer"), r.violations());
+        let optimizer = r.optional_with("optimizer", Optimizer::read);
         let metrics = r.list_with("metrics", 9, read_metric);
         let fit: FitOptions = r.optional("fit").unwrap_or_default();
         fit.check(&format!("{pointer}/fit"), r.violations());
@@ -148,6 +148,10 @@ impl TrainSpec {
             callback.check(at, v);
             Some(callback)
         });
+        let rate = optimizer.as_ref().and_then(Option::as_ref);
+        if let Some(LearningRate::Scheduled(_)) = rate.map(Optimizer::learning_rate) {
+            check_plateau(&callbacks, pointer, r.violations());
+        }
         if validation_dataset.is_some() && fit.validation_split > 0.0 {
             let at = format!("{pointer}/validation_dataset");
             let detail = "validation_dataset and fit.validation_split exclude each other";
@@ -169,7 +173,7 @@ impl TrainSpec {
             test_dataset,
             network: network?,
             loss: loss?,
-            optimizer,
+            optimizer: optimizer?.unwrap_or_default(),
             metrics,
             fit,
             callbacks,
@@ -441,6 +445,19 @@ impl TrainSpec {
             "out_of_range",
             || format!("of {rows} rows none is left to train on"),
         );
+    }
+}
+
+/// Records callbacks that would change a learning rate that a schedule gives anew at each step.
+fn check_plateau(callbacks: &[Callback], pointer: &str, v: &mut Violations) {
+    for (i, callback) in callbacks.iter().enumerate() {
+        if matches!(callback, Callback::ReduceLrOnPlateau { .. }) {
+            v.push(
+                format!("{pointer}/callbacks/{i}"),
+                "conflict",
+                "reduce_lr_on_plateau needs a learning rate that is a number, not a schedule; drop one of both",
+            );
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use nereid_core::{
     events::LogLevel,
     jobs::Directive,
     models::Preprocessing,
-    spec::TrainSpec,
+    spec::{TrainSpec, schedule::Horizon},
 };
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     callbacks::{self, CheckpointPlan},
     metrics::{Measures, Tally},
     objective::Objective,
-    optimizer::Optimizer,
+    optimizer::{Optimizer, Weight},
     pace::Pace,
     snapshots::Snapshots,
     split::Splits,
@@ -43,6 +43,8 @@ pub(super) struct Session<'a> {
     /// Indices of the weights that the optimiser changes.
     trainable: Vec<usize>,
     best: Option<Vec<Tensor<1>>>,
+    /// Whether the network has the weights to publish, and no longer those of the last step.
+    final_weights: bool,
     fingerprint: Arc<str>,
     snapshots: Snapshots,
     pace: Pace,
@@ -67,15 +69,18 @@ impl<'a> Session<'a> {
             let detail = "the network has no weights to train".to_owned();
             return Err(EngineError::InvalidInput(detail));
         }
-        let weights: Vec<_> = trainable
-            .iter()
-            .map(|&i| network.parameters[i].value.clone())
-            .collect();
+        let weight = |&i: &usize| Weight {
+            name: &network.parameters[i].name,
+            value: network.parameters[i].value.clone(),
+            factor: 1.0,
+        };
+        let weights: Vec<_> = trainable.iter().map(weight).collect();
         let plan = CheckpointPlan::of(&spec.callbacks);
+        let first_rate = spec.optimizer.learning_rate().at(0, horizon(spec, splits));
         Ok(Self {
             augmenter: Augmenter::new(&spec.fit, &network.input),
             optimizer: Optimizer::new(&spec.optimizer, &spec.fit, &weights),
-            state: State::new(spec.optimizer.learning_rate(), spec.callbacks.len()),
+            state: State::new(first_rate, spec.callbacks.len()),
             fingerprint: state::fingerprint(task, splits)?,
             snapshots: Snapshots::new(task.scratch, plan),
             pace: Pace::new(spec, batches(spec, splits)),
@@ -87,6 +92,7 @@ impl<'a> Session<'a> {
             measures,
             trainable,
             best: None,
+            final_weights: false,
         })
     }
 
@@ -120,14 +126,32 @@ impl<'a> Session<'a> {
         if let Some(summary) = self.snapshots.summary(started.elapsed()) {
             monitor.log(LogLevel::Debug, summary);
         }
-        if let (Some(best), Some(epoch)) = (&self.best, self.state.best_epoch) {
-            for (parameter, value) in self.network.parameters.iter_mut().zip(best) {
-                parameter.value = value.clone();
-            }
+        if let Some(epoch) = self.state.best_epoch {
             let message = format!("restored the weights of epoch {}", epoch + 1);
             monitor.log(LogLevel::Info, message);
         }
+        let weights = self.best.clone().unwrap_or_else(|| self.weights());
+        for (parameter, value) in self.network.parameters.iter_mut().zip(weights) {
+            parameter.value = value;
+        }
+        self.final_weights = true;
         Ok(())
+    }
+
+    /// Returns the weights as they would be published: their averages, where they are kept.
+    fn weights(&self) -> Vec<Tensor<1>> {
+        let parameters = self.network.parameters.iter();
+        let mut weights: Vec<_> = parameters.map(|p| p.value.clone()).collect();
+        if let Some(averages) = self.optimizer.averages().filter(|_| !self.final_weights) {
+            for (&i, average) in self.trainable.iter().zip(averages) {
+                weights[i] = average.clone();
+            }
+        }
+        weights
+    }
+
+    fn horizon(&self) -> Horizon {
+        horizon(self.spec, self.splits)
     }
 
     /// Returns the metrics of the epoch whose weights were kept.
@@ -248,8 +272,7 @@ impl<'a> Session<'a> {
             &mut self.state.rate,
         );
         if verdict.keep_best {
-            let weights = self.network.parameters.iter().map(|p| p.value.clone());
-            self.best = Some(weights.collect());
+            self.best = Some(self.weights());
             self.state.best_epoch = Some(epoch);
         }
         values.insert("learning_rate".to_owned(), rate);
@@ -302,6 +325,13 @@ impl<'a> Session<'a> {
             }
             Directive::Stop => Err(EngineError::Stopped),
         }
+    }
+}
+
+fn horizon(spec: &TrainSpec, splits: &Splits) -> Horizon {
+    Horizon {
+        steps_per_epoch: batches(spec, splits) as u64,
+        epochs: spec.fit.epochs,
     }
 }
 

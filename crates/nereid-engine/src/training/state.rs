@@ -131,14 +131,12 @@ impl Frozen {
         let weights = weights.map(|(i, p)| (format!("weights/{i}"), p.value.clone()));
         let best = best.unwrap_or_default().iter().enumerate();
         let best = best.map(|(i, weight)| (format!("best/{i}"), weight.clone()));
-        let slots = optimizer.slots.iter().enumerate().flat_map(|(i, slots)| {
-            let slots = slots.iter().enumerate();
-            slots.map(move |(j, slot)| (format!("optimizer/{i}/{j}"), slot.clone()))
-        });
+        let optimizer = optimizer.tensors();
+        let optimizer = optimizer.map(|(name, tensor)| (name, tensor.clone()));
         Self {
             fingerprint: Arc::clone(fingerprint),
             state: state.clone(),
-            tensors: weights.chain(best).chain(slots).collect(),
+            tensors: weights.chain(best).chain(optimizer).collect(),
         }
     }
 
@@ -206,12 +204,7 @@ fn decode(
     for (i, parameter) in network.parameters.iter_mut().enumerate() {
         parameter.value = take(format!("weights/{i}"), &parameter.value)?;
     }
-    for (i, slots) in optimizer.slots.iter_mut().enumerate() {
-        for (j, slot) in slots.iter_mut().enumerate() {
-            *slot = take(format!("optimizer/{i}/{j}"), slot)?;
-        }
-    }
-    optimizer.steps = state.step;
+    optimizer.restore(state.step, &mut take)?;
     let best = state.best_epoch.map(|_| {
         let parameters = network.parameters.iter().enumerate();
         parameters

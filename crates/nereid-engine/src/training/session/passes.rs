@@ -1,7 +1,10 @@
 //! One pass over rows: a training step, an evaluation.
 
 use burn::tensor::Tensor;
-use nereid_core::engine::{EngineError, Monitor};
+use nereid_core::{
+    engine::{EngineError, Monitor},
+    spec::LearningRate,
+};
 
 use super::Session;
 use crate::{
@@ -10,6 +13,7 @@ use crate::{
         augment::Position,
         batches::{self, Batch, BatchTargets},
         metrics::Tally,
+        optimizer::Rate,
         split::Part,
     },
 };
@@ -54,18 +58,11 @@ impl Session<'_> {
         };
         let counted = counted.as_ref().unwrap_or(targets);
         self.count(&outputs.inner(), &loss.clone().inner(), counted)?;
-        let mut gradients = loss.backward();
-        self.optimizer.begin_step();
-        for (slot, &index) in self.trainable.iter().enumerate() {
-            let Some(gradient) = leaves[index].grad_remove(&mut gradients) else {
-                continue;
-            };
-            let weight = self.network.parameters[index].value.clone();
-            let new = self
-                .optimizer
-                .update(slot, weight, gradient, self.state.rate);
-            self.network.parameters[index].value = new;
-        }
+        let mut gradients_by_leaf = loss.backward();
+        let gradients = self.trainable.iter();
+        let gradients = gradients.map(|&i| leaves[i].grad_remove(&mut gradients_by_leaf));
+        let gradients = gradients.collect();
+        self.change_weights(gradients);
         for (index, value) in pass.moving {
             self.network.parameters[index].value = value;
         }
@@ -83,6 +80,30 @@ impl Session<'_> {
         let augmentation = self.augmenter.as_ref().map(|augmenter| (augmenter, at));
         let device = &self.network.device;
         batches::assemble(samples, rows, self.preprocessing, device, augmentation)
+    }
+
+    /// Lets the optimiser change the weights, at the rate that the spec has for this step.
+    fn change_weights(&mut self, gradients: Vec<Option<Tensor<1>>>) {
+        let mut momentum = None;
+        let given = self.spec.optimizer.learning_rate();
+        if let LearningRate::Scheduled(schedule) = given {
+            let (step, horizon) = (self.state.step, self.horizon());
+            self.state.rate = schedule.at(step, horizon);
+            if schedule.cycles_momentum(self.spec.optimizer.has_momentum()) {
+                momentum = schedule.momentum_at(step, horizon);
+            }
+        }
+        let rate = Rate {
+            rate: self.state.rate,
+            momentum,
+        };
+        let parameters = &mut self.network.parameters;
+        let weights = self.trainable.iter().map(|&i| parameters[i].value.clone());
+        let mut weights: Vec<_> = weights.collect();
+        self.optimizer.apply(&mut weights, gradients, rate);
+        for (&i, weight) in self.trainable.iter().zip(weights) {
+            parameters[i].value = weight;
+        }
     }
 
     fn count(
@@ -129,12 +150,7 @@ impl Session<'_> {
         monitor: &mut dyn Monitor,
     ) -> Result<Tally, EngineError> {
         let samples = self.splits.samples(part);
-        let weights: Vec<_> = self
-            .network
-            .parameters
-            .iter()
-            .map(|p| p.value.clone())
-            .collect();
+        let weights = self.weights();
         let batch = (self.spec.fit.batch_size as usize).max(EVALUATION_BATCH);
         let mut tally = Tally::default();
         for rows in part.rows.chunks(batch) {

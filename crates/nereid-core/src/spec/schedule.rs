@@ -1,0 +1,504 @@
+//! Learning rates: a number, or a schedule over the steps with Keras 3's names and formulas.
+//!
+//! Beside steps, lengths may be given in epochs, so that nobody need know the number of batches;
+//! where a schedule has a natural end and no length is given, it ends with the training.
+
+mod curve;
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+pub use curve::Horizon;
+
+use crate::{
+    limits,
+    validation::{Violations, parse},
+};
+
+/// Step size of an optimiser: a number, or an object that says how it changes.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum LearningRate {
+    /// The same at each step, unless a callback lowers it.
+    Constant(f64),
+    /// A function of the step.
+    Scheduled(Schedule),
+}
+
+/// How a learning rate changes with the steps (<https://keras.io/api/optimizers/learning_rate_schedules/>).
+///
+/// A step is a batch, also where gradients are accumulated, as in Keras. Any schedule but
+/// `one_cycle` may begin with `warmup_steps` or `warmup_epochs`, in which the rate rises in a
+/// line from 0 to its first value; the schedule's own steps count from their end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Schedule {
+    /// One rate, after a warm-up.
+    Constant(Constant),
+    /// Along half a cosine (Loshchilov and Hutter, 2016).
+    CosineDecay(CosineDecay),
+    /// Along half cosines, again and again.
+    CosineDecayRestarts(CosineDecayRestarts),
+    /// Times `decay_rate` each `decay_steps`.
+    ExponentialDecay(RateDecay),
+    /// Divided by `1 + decay_rate × step / decay_steps`.
+    InverseTimeDecay(RateDecay),
+    /// Along a polynomial to `end_learning_rate`.
+    PolynomialDecay(PolynomialDecay),
+    /// Steps between constant values.
+    PiecewiseConstantDecay(PiecewiseConstantDecay),
+    /// Up and down once (Smith and Topin, 2017), with `PyTorch`'s names and formula.
+    OneCycle(OneCycle),
+}
+
+/// Parameters of `constant`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ConstantSchedule)]
+pub struct Constant {
+    /// The rate.
+    pub learning_rate: f64,
+    /// Steps of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Epochs of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<f64>,
+}
+
+/// Parameters of `cosine_decay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CosineDecaySchedule)]
+pub struct CosineDecay {
+    /// Rate at the start.
+    pub initial_learning_rate: f64,
+    /// Steps of decay; what is left of the training unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
+    /// Epochs of decay, instead of `decay_steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_epochs: Option<f64>,
+    /// Share of the rate that is left in the end.
+    #[serde(default)]
+    pub alpha: f64,
+    /// Rate that the warm-up leads to, from `initial_learning_rate`; without it the warm-up leads
+    /// from 0 to `initial_learning_rate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_target: Option<f64>,
+    /// Steps of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Epochs of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<f64>,
+}
+
+/// Parameters of `cosine_decay_restarts`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = CosineDecayRestartsSchedule)]
+pub struct CosineDecayRestarts {
+    /// Rate at the start.
+    pub initial_learning_rate: f64,
+    /// Steps of the first decay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_decay_steps: Option<u64>,
+    /// Epochs of the first decay, instead of `first_decay_steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_decay_epochs: Option<f64>,
+    /// Length of each decay in lengths of the one before.
+    #[serde(default = "two")]
+    pub t_mul: f64,
+    /// First rate of each decay in first rates of the one before.
+    #[serde(default = "one")]
+    pub m_mul: f64,
+    /// Share of the rate that is left in the end.
+    #[serde(default)]
+    pub alpha: f64,
+    /// Steps of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Epochs of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<f64>,
+}
+
+/// Parameters of `exponential_decay` and `inverse_time_decay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RateDecaySchedule)]
+pub struct RateDecay {
+    /// Rate at the start.
+    pub initial_learning_rate: f64,
+    /// Steps over which the decay applies once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
+    /// Epochs over which the decay applies once, instead of `decay_steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_epochs: Option<f64>,
+    /// The decay.
+    pub decay_rate: f64,
+    /// Whether the rate changes only each whole `decay_steps`.
+    #[serde(default)]
+    pub staircase: bool,
+    /// Steps of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Epochs of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<f64>,
+}
+
+/// Parameters of `polynomial_decay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PolynomialDecaySchedule)]
+pub struct PolynomialDecay {
+    /// Rate at the start.
+    pub initial_learning_rate: f64,
+    /// Steps of decay; what is left of the training unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_steps: Option<u64>,
+    /// Epochs of decay, instead of `decay_steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_epochs: Option<f64>,
+    /// Rate in the end.
+    #[serde(default = "end_learning_rate")]
+    pub end_learning_rate: f64,
+    /// Exponent; 1 is a line.
+    #[serde(default = "one")]
+    pub power: f64,
+    /// Whether the rate rises again after `decay_steps`.
+    #[serde(default)]
+    pub cycle: bool,
+    /// Steps of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Epochs of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<f64>,
+}
+
+/// Parameters of `piecewise_constant_decay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PiecewiseConstantDecaySchedule)]
+pub struct PiecewiseConstantDecay {
+    /// Last step (from 0) of each value but the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 1_000)]
+    pub boundaries: Option<Vec<u64>>,
+    /// Epochs done when each value but the first one begins, instead of `boundaries`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 1_000)]
+    pub epoch_boundaries: Option<Vec<f64>>,
+    /// The rates, one more than boundaries.
+    #[schema(max_items = 1_001)]
+    pub values: Vec<f64>,
+    /// Steps of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Epochs of warm-up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_epochs: Option<f64>,
+}
+
+/// Parameters of `one_cycle`, those of `PyTorch`'s `OneCycleLR`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = OneCycleSchedule)]
+pub struct OneCycle {
+    /// Highest rate.
+    pub max_lr: f64,
+    /// Steps of the cycle; the whole training unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_steps: Option<u64>,
+    /// Share of the cycle in which the rate rises.
+    #[serde(default = "pct_start")]
+    pub pct_start: f64,
+    /// How the rate goes from value to value.
+    #[serde(default)]
+    pub anneal_strategy: Anneal,
+    /// The first rate is `max_lr / div_factor`.
+    #[serde(default = "div_factor")]
+    pub div_factor: f64,
+    /// The last rate is the first one divided by this.
+    #[serde(default = "final_div_factor")]
+    pub final_div_factor: f64,
+    /// Whether the rate falls to the first one before it falls to the last one.
+    #[serde(default)]
+    pub three_phase: bool,
+    /// Whether momentum (`beta_1` of Adam and its kin) moves against the rate; as far as the
+    /// optimiser has one unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle_momentum: Option<bool>,
+    /// Least momentum, at `max_lr`.
+    #[serde(default = "base_momentum")]
+    pub base_momentum: f64,
+    /// Largest momentum, at both ends.
+    #[serde(default = "max_momentum")]
+    pub max_momentum: f64,
+}
+
+/// How a rate goes from one value to the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Anneal {
+    /// Along half a cosine.
+    #[default]
+    Cos,
+    /// In a line.
+    Linear,
+}
+
+const fn one() -> f64 {
+    1.0
+}
+const fn two() -> f64 {
+    2.0
+}
+const fn end_learning_rate() -> f64 {
+    1e-4
+}
+const fn pct_start() -> f64 {
+    0.3
+}
+const fn div_factor() -> f64 {
+    25.0
+}
+const fn final_div_factor() -> f64 {
+    1e4
+}
+const fn base_momentum() -> f64 {
+    0.85
+}
+const fn max_momentum() -> f64 {
+    0.95
+}
+
+/// Largest learning rate.
+const MAX_RATE: f64 = 100.0;
+/// Most steps that a spec may name.
+const MAX_STEPS: u64 = 1_000_000_000_000;
+
+impl LearningRate {
+    /// Reads a rate; every mistake has the pointer of its place.
+    pub fn read(value: Value, pointer: &str, v: &mut Violations) -> Option<Self> {
+        match value {
+            Value::Object(_) => parse(value, pointer, v).map(Self::Scheduled),
+            Value::Number(_) => parse(value, pointer, v).map(Self::Constant),
+            _ => {
+                let detail = "expected a number, or an object such as {\"type\": \"cosine_decay\", \"initial_learning_rate\": 0.001}";
+                v.push(pointer, "wrong_type", detail);
+                None
+            }
+        }
+    }
+
+    /// Returns the rate at a step, from 0.
+    #[must_use]
+    pub fn at(&self, step: u64, horizon: Horizon) -> f64 {
+        match self {
+            Self::Constant(rate) => *rate,
+            Self::Scheduled(schedule) => schedule.at(step, horizon),
+        }
+    }
+
+    /// Records every parameter outside its range.
+    pub fn check(&self, pointer: &str, v: &mut Violations) {
+        match self {
+            Self::Constant(rate) => v.check_range(pointer, *rate, 1e-12, MAX_RATE),
+            Self::Scheduled(schedule) => schedule.check(pointer, v),
+        }
+    }
+}
+
+impl From<f64> for LearningRate {
+    fn from(rate: f64) -> Self {
+        Self::Constant(rate)
+    }
+}
+
+impl<'de> Deserialize<'de> for LearningRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut violations = Violations::default();
+        let read = Self::read(Value::deserialize(deserializer)?, "", &mut violations);
+        let first = violations.into_vec().into_iter().next();
+        read.ok_or_else(|| {
+            let first = first.map(|v| format!("learning_rate{}: {}", v.pointer, v.detail));
+            D::Error::custom(first.unwrap_or_default())
+        })
+    }
+}
+
+/// What is checked of each schedule.
+struct Common {
+    rates: Vec<(&'static str, f64)>,
+    warmup: (Option<u64>, Option<f64>),
+}
+
+impl Schedule {
+    fn common(&self) -> Common {
+        let initial = |rate: f64| vec![("initial_learning_rate", rate)];
+        let (rates, warmup) = match self {
+            Self::Constant(c) => (
+                vec![("learning_rate", c.learning_rate)],
+                (c.warmup_steps, c.warmup_epochs),
+            ),
+            Self::CosineDecay(c) => {
+                let mut rates = initial(c.initial_learning_rate);
+                rates.extend(c.warmup_target.map(|rate| ("warmup_target", rate)));
+                (rates, (c.warmup_steps, c.warmup_epochs))
+            }
+            Self::CosineDecayRestarts(c) => (
+                initial(c.initial_learning_rate),
+                (c.warmup_steps, c.warmup_epochs),
+            ),
+            Self::ExponentialDecay(c) | Self::InverseTimeDecay(c) => (
+                initial(c.initial_learning_rate),
+                (c.warmup_steps, c.warmup_epochs),
+            ),
+            Self::PolynomialDecay(c) => {
+                let mut rates = initial(c.initial_learning_rate);
+                rates.push(("end_learning_rate", c.end_learning_rate));
+                (rates, (c.warmup_steps, c.warmup_epochs))
+            }
+            Self::PiecewiseConstantDecay(c) => (Vec::new(), (c.warmup_steps, c.warmup_epochs)),
+            Self::OneCycle(c) => (vec![("max_lr", c.max_lr)], (None, None)),
+        };
+        Common { rates, warmup }
+    }
+
+    fn check(&self, pointer: &str, v: &mut Violations) {
+        let at = |field: &str| format!("{pointer}/{field}");
+        let Common { rates, warmup } = self.common();
+        for (field, rate) in rates {
+            v.check_range(&at(field), rate, 0.0, MAX_RATE);
+        }
+        check_length(pointer, "warmup", warmup, false, v);
+        match self {
+            Self::Constant(_) => {}
+            Self::CosineDecay(c) => {
+                check_length(pointer, "decay", (c.decay_steps, c.decay_epochs), false, v);
+                v.check_range(&at("alpha"), c.alpha, 0.0, 1.0);
+                let warms = c.warmup_steps.is_some() || c.warmup_epochs.is_some();
+                v.check(
+                    c.warmup_target.is_none() || warms,
+                    &at("warmup_target"),
+                    "conflict",
+                    || "warmup_target needs warmup_steps or warmup_epochs".to_owned(),
+                );
+            }
+            Self::CosineDecayRestarts(c) => {
+                let first = (c.first_decay_steps, c.first_decay_epochs);
+                check_length(pointer, "first_decay", first, true, v);
+                v.check_range(&at("t_mul"), c.t_mul, 1.0, 1e3);
+                v.check_range(&at("m_mul"), c.m_mul, 0.0, 1e3);
+                v.check_range(&at("alpha"), c.alpha, 0.0, 1.0);
+            }
+            Self::ExponentialDecay(c) | Self::InverseTimeDecay(c) => {
+                check_length(pointer, "decay", (c.decay_steps, c.decay_epochs), true, v);
+                v.check_range(&at("decay_rate"), c.decay_rate, 0.0, 1e6);
+            }
+            Self::PolynomialDecay(c) => {
+                check_length(pointer, "decay", (c.decay_steps, c.decay_epochs), false, v);
+                v.check_range(&at("power"), c.power, 0.0, 100.0);
+            }
+            Self::PiecewiseConstantDecay(c) => c.check(pointer, v),
+            Self::OneCycle(c) => c.check(pointer, v),
+        }
+    }
+
+    /// Tells whether the schedule moves an optimiser's momentum that has one or has none.
+    #[must_use]
+    pub fn cycles_momentum(&self, has_momentum: bool) -> bool {
+        match self {
+            Self::OneCycle(c) => c.cycle_momentum.unwrap_or(has_momentum),
+            _ => false,
+        }
+    }
+}
+
+impl PiecewiseConstantDecay {
+    fn check(&self, pointer: &str, v: &mut Violations) {
+        let at = |field: &str| format!("{pointer}/{field}");
+        for (i, rate) in self.values.iter().enumerate() {
+            v.check_range(&at(&format!("values/{i}")), *rate, 0.0, MAX_RATE);
+        }
+        let (steps, epochs) = (&self.boundaries, &self.epoch_boundaries);
+        let n = match (steps, epochs) {
+            (Some(b), None) => {
+                v.check(b.is_sorted(), &at("boundaries"), "out_of_order", || {
+                    "boundaries must rise".to_owned()
+                });
+                b.len()
+            }
+            (None, Some(b)) => {
+                let fits = b.is_sorted()
+                    && b.iter()
+                        .all(|&e| e > 0.0 && e <= f64::from(limits::MAX_EPOCHS));
+                v.check(fits, &at("epoch_boundaries"), "out_of_order", || {
+                    let max = limits::MAX_EPOCHS;
+                    format!("boundaries must rise, above 0 and up to {max}")
+                });
+                b.len()
+            }
+            _ => {
+                let detail = "give either boundaries (steps) or epoch_boundaries";
+                v.push(at("boundaries"), "conflict", detail);
+                return;
+            }
+        };
+        let max = limits::MAX_SCHEDULE_BOUNDARIES;
+        v.check(n <= max, &at("boundaries"), "too_many", || {
+            format!("{n} boundaries are more than the {max} allowed")
+        });
+        let given = self.values.len();
+        v.check(given == n + 1, &at("values"), "out_of_range", || {
+            format!("{n} boundaries need {} values, not {given}", n + 1)
+        });
+    }
+}
+
+impl OneCycle {
+    fn check(&self, pointer: &str, v: &mut Violations) {
+        let at = |field: &str| format!("{pointer}/{field}");
+        let steps = self.total_steps.unwrap_or(1);
+        v.check_range(&at("total_steps"), steps, 1, MAX_STEPS);
+        // Three phases have two that are as long.
+        let most = if self.three_phase { 0.5 } else { 1.0 };
+        v.check_range(&at("pct_start"), self.pct_start, 0.0, most);
+        v.check_range(&at("div_factor"), self.div_factor, 1e-3, 1e9);
+        v.check_range(&at("final_div_factor"), self.final_div_factor, 1e-3, 1e12);
+        v.check_range(&at("base_momentum"), self.base_momentum, 0.0, 0.999_999);
+        v.check_range(&at("max_momentum"), self.max_momentum, 0.0, 0.999_999);
+    }
+}
+
+/// Checks a length that is given in steps, in epochs, or not at all.
+fn check_length(
+    pointer: &str,
+    what: &str,
+    (steps, epochs): (Option<u64>, Option<f64>),
+    required: bool,
+    v: &mut Violations,
+) {
+    let at = |unit: &str| format!("{pointer}/{what}_{unit}");
+    v.check_range(&at("steps"), steps.unwrap_or(1), 1, MAX_STEPS);
+    let given = epochs.unwrap_or(1.0);
+    v.check_range(&at("epochs"), given, 1e-6, f64::from(limits::MAX_EPOCHS));
+    v.check(
+        steps.is_none() || epochs.is_none(),
+        &at("epochs"),
+        "conflict",
+        || format!("{what}_steps and {what}_epochs exclude each other"),
+    );
+    v.check(
+        !required || steps.is_some() || epochs.is_some(),
+        &at("steps"),
+        "missing",
+        || format!("either {what}_steps or {what}_epochs is required"),
+    );
+}
