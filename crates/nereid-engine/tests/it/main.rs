@@ -12,6 +12,7 @@
 mod data;
 mod digits;
 mod directions;
+mod formats;
 mod mnist;
 mod networks;
 mod resume;
