@@ -212,6 +212,8 @@ pub async fn add_dataset(
         label_column: label_column.map(str::to_owned),
         shape,
         target: None,
+        columns: [].into(),
+        arrays: [].into(),
     };
     let new = NewDataset {
         name: name.parse().unwrap(),

@@ -88,13 +88,20 @@ fn digest(source: &DatasetSource, files: &BTreeMap<FileRole, DatasetFile>) -> St
         .iter()
         .map(|(role, f)| (role.as_str(), &f.sha256))
         .collect();
-    let declared = serde_json::json!({
+    let mut declared = serde_json::json!({
         "format": source.format,
         "label_column": source.label_column,
         "shape": source.shape,
         "target": source.target,
         "files": digests,
     });
+    // Versions registered before there were these keep the digest that they were given.
+    if !source.columns.is_empty() {
+        declared["columns"] = serde_json::json!(source.columns);
+    }
+    if !source.arrays.is_empty() {
+        declared["arrays"] = serde_json::json!(source.arrays);
+    }
     hex::encode(Sha256::digest(declared.to_string()))
 }
 

@@ -195,6 +195,8 @@ pub(crate) mod tests {
                 normalization: Normalization::None,
                 offset: vec![0.0],
                 scale: vec![1.0],
+                impute: Vec::new(),
+                columns: Vec::new(),
             },
         }
     }

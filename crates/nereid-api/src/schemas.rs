@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use nereid_core::{
     Name,
-    datasets::{DatasetFormat, TargetKind},
+    datasets::{DatasetFormat, FileRole, TargetKind, columns::ColumnSpec},
     spec::{
         Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Tolerance, TrainSpec,
     },
@@ -306,7 +306,7 @@ pub(crate) struct RegisterDataset {
     format: DatasetFormat,
     /// Where the files lie.
     files: DatasetFiles,
-    /// CSV column that holds the label; without one the dataset has no target.
+    /// Column of a table that holds the label; without one the dataset has no target.
     #[schema(value_type = String, required = false, min_length = 1, max_length = 256)]
     label_column: Option<String>,
     /// Shape of one sample, channels last, if it is not the one found in the file.
@@ -315,4 +315,10 @@ pub(crate) struct RegisterDataset {
     /// Whether the label is a class or a number; found from the values unless given.
     #[schema(value_type = TargetKind, required = false)]
     target: Option<TargetKind>,
+    /// Kinds of a table's columns by name; found from the values unless given.
+    #[schema(required = false, example = json!({"age": {"kind": "number"}, "id": {"kind": "ignore"}}))]
+    columns: BTreeMap<String, ColumnSpec>,
+    /// Names of the arrays in an `npz`: `data` and `labels`.
+    #[schema(required = false, example = json!({"data": "x_train", "labels": "y_train"}))]
+    arrays: BTreeMap<FileRole, String>,
 }

@@ -1,5 +1,10 @@
 //! Datasets: what a client declares, what Nereid finds in the bytes, and immutable versions.
 
+pub mod columns;
+pub mod encoding;
+mod source;
+pub mod words;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -10,128 +15,10 @@ use utoipa::ToSchema;
 use crate::{
     Name,
     ids::{DatasetId, DatasetVersionId},
-    limits,
-    validation::Violations,
 };
 
-/// File format; each also gzip-compressed, which is detected from the content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DatasetFormat {
-    /// Comma-separated values with a header row (RFC 4180).
-    Csv,
-    /// The format of MNIST (<http://yann.lecun.com/exdb/mnist/>).
-    Idx,
-    /// One `NumPy` array (`numpy.save`).
-    Npy,
-}
-
-/// What a file of a dataset holds.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum FileRole {
-    /// Features; with `csv` also the label.
-    Data,
-    /// Labels in a file of their own (`idx`, `npy`).
-    Labels,
-}
-
-impl FileRole {
-    /// Returns the name used in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Labels => "labels",
-        }
-    }
-}
-
-/// Kind of the value to predict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TargetKind {
-    /// One of a set of classes.
-    Class,
-    /// A number.
-    Value,
-}
-
-/// What a client says about a dataset's bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DatasetSource {
-    /// File format.
-    pub format: DatasetFormat,
-    /// S3 URI of each file: `data`, and `labels` where the format needs it.
-    #[schema(example = json!({"data": "s3://bucket/digits.csv.gz"}))]
-    pub files: BTreeMap<FileRole, String>,
-    /// CSV column that holds the label; without one the dataset has no target.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 256)]
-    pub label_column: Option<String>,
-    /// Shape of one sample, channels last, if it is not the one found in the file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_items = 4, example = json!([8, 8, 1]))]
-    pub shape: Option<Vec<usize>>,
-    /// Whether the label is a class or a number; found from the values unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<TargetKind>,
-}
-
-impl DatasetSource {
-    /// Records every mistake that shows without reading the files.
-    pub fn check(&self, pointer: &str, v: &mut Violations) {
-        let at = |field: &str| format!("{pointer}/{field}");
-        if !self.files.contains_key(&FileRole::Data) {
-            v.push(at("files/data"), "missing", "\"data\" is required");
-        }
-        let csv = self.format == DatasetFormat::Csv;
-        if csv && self.files.contains_key(&FileRole::Labels) {
-            let detail = "a CSV holds its labels in label_column, not in a file of their own";
-            v.push(at("files/labels"), "conflict", detail);
-        }
-        if !csv && self.label_column.is_some() {
-            v.push(
-                at("label_column"),
-                "conflict",
-                "label_column is only for format csv",
-            );
-        }
-        if let Some(column) = &self.label_column {
-            v.check(
-                (1..=256).contains(&column.len()),
-                &at("label_column"),
-                "too_long",
-                || format!("{} bytes are not between 1 and 256", column.len()),
-            );
-        }
-        if let Some(shape) = &self.shape {
-            v.check(
-                (1..=limits::MAX_RANK).contains(&shape.len()),
-                &at("shape"),
-                "out_of_range",
-                || {
-                    format!(
-                        "{} dimensions are not between 1 and {}",
-                        shape.len(),
-                        limits::MAX_RANK
-                    )
-                },
-            );
-            let size = crate::spec::shapes::size(shape);
-            let max = limits::MAX_FEATURES as u64;
-            v.check(
-                (1..=max).contains(&size),
-                &at("shape"),
-                "out_of_range",
-                || format!("{shape:?} holds {size} values, not between 1 and {max}"),
-            );
-        }
-    }
-}
+use columns::ColumnSchema;
+pub use source::{DatasetFormat, DatasetSource, FileRole, TargetKind};
 
 /// What the features and the target look like, found by reading all of the data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -144,6 +31,10 @@ pub struct DatasetSchema {
     /// Feature names, of a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
+    /// Kind and encoding of each feature, of a table that does not hold numbers alone; `shape` is
+    /// then the number of inputs that they become.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<ColumnSchema>,
     /// The value to predict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<TargetSchema>,
@@ -180,8 +71,9 @@ impl DatasetSchema {
 
 /// Figures over all rows of a dataset version.
 ///
-/// `mean`, `std`, `min` and `max` have one entry per column of a table, one per channel of an
-/// image with channels, and a single one otherwise.
+/// `mean`, `std`, `min` and `max` have one entry per column of a table of numbers, one per channel
+/// of an image with channels, and a single one otherwise. They are empty for a table of mixed
+/// columns, whose figures are in `columns`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetStatistics {
     /// Number of samples.
@@ -194,12 +86,35 @@ pub struct DatasetStatistics {
     pub min: Vec<f64>,
     /// Largest values.
     pub max: Vec<f64>,
+    /// Figures of each feature of a table of mixed columns, in the order of the schema's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ColumnStatistics>,
     /// Rows of each class, in the order of the schema's classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_counts: Option<Vec<u64>>,
     /// Statistics of a numeric target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<ValueStatistics>,
+}
+
+/// Figures of one column of a table over all rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ColumnStatistics {
+    /// Its name.
+    pub name: String,
+    /// Rows with a value.
+    pub present: u64,
+    /// Rows without one.
+    pub missing: u64,
+    /// Number of distinct values, unless there are too many to count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<u64>,
+    /// Figures of the values that are numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<ValueStatistics>,
+    /// The most frequent values of what is no number, with their rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub frequent: Vec<(String, u64)>,
 }
 
 /// Figures of one number over all rows.
@@ -233,6 +148,10 @@ pub struct DatasetFile {
 pub struct PreviewRow {
     /// Values in row-major order, cut after 1,024.
     pub features: Vec<f64>,
+    /// The cells of a table of mixed columns, in the order of the schema's features; `features`
+    /// holds what they become, where a missing number shows as 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<Value>,
     /// Class name or number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Value>,

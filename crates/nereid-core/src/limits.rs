@@ -12,6 +12,24 @@ pub const MAX_DECODED_DATASET_BYTES: u64 = 8 << 30;
 pub const MAX_DATASET_ROWS: u64 = 100_000_000;
 /// Most values in one sample.
 pub const MAX_FEATURES: usize = 1 << 20;
+/// Most columns of a table whose kind is declared.
+pub const MAX_DECLARED_COLUMNS: usize = 4_096;
+/// Most categories of one column that each get an input of their own or an index.
+pub const MAX_CATEGORIES: u32 = 10_000;
+/// Most buckets of a hashed column.
+pub const MAX_BUCKETS: u32 = 1 << 16;
+/// Most words of a vocabulary.
+pub const MAX_VOCABULARY: u32 = 100_000;
+/// Most tokens of one text.
+pub const MAX_TOKENS: u32 = 16_384;
+/// Longest line of JSON Lines in bytes.
+pub const MAX_JSON_LINE_BYTES: usize = 64 << 20;
+/// Largest single image file of a dataset in bytes.
+pub const MAX_IMAGE_FILE_BYTES: u64 = 64 << 20;
+/// Largest width or height of an image before it is resized, in pixels.
+pub const MAX_IMAGE_SIDE: u32 = 16_384;
+/// Most memory that decoding one image may take, in bytes.
+pub const MAX_IMAGE_DECODED_BYTES: u64 = 512 << 20;
 /// Most classes of a categorical target.
 pub const MAX_CLASSES: usize = 10_000;
 /// Most dimensions of one sample.

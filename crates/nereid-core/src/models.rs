@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Name,
+    datasets::columns::{ColumnSchema, table_width},
     ids::{ModelId, ModelVersionId},
     jobs::Lineage,
     spec::{DeploySpec, Normalization, TrainSpec},
@@ -22,6 +23,7 @@ pub const MANIFEST_VERSION: u32 = 1;
 
 /// How raw features become the network's input; the same in training and serving.
 ///
+/// Columns of mixed kind are encoded first, then missing numbers imputed, then all scaled:
 /// `y = (x - offset) / scale`, both repeated along the last axis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Preprocessing {
@@ -31,12 +33,19 @@ pub struct Preprocessing {
     pub offset: Vec<f32>,
     /// Divided by; never 0.
     pub scale: Vec<f32>,
+    /// Put in place of missing numbers before that, one for each input; empty if none may be
+    /// missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub impute: Vec<f32>,
+    /// How the columns of a table become inputs, of a table that does not hold numbers alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<ColumnSchema>,
 }
 
 /// What a model takes and gives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Signature {
-    /// Raw features.
+    /// Raw features: one tensor, or one per column of a table of mixed columns.
     pub inputs: Vec<TensorSpec>,
     /// Outputs: `probabilities` and `class`, or `prediction`.
     pub outputs: Vec<TensorSpec>,
@@ -51,9 +60,12 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Shape of one sample, without the batch dimension.
+    /// Shape of one encoded sample, without the batch dimension.
     #[must_use]
     pub fn sample_shape(&self) -> Vec<usize> {
+        if !self.preprocessing.columns.is_empty() {
+            return vec![table_width(&self.preprocessing.columns)];
+        }
         let dims = self
             .inputs
             .first()

@@ -1,4 +1,5 @@
-//! Reads datasets: CSV, IDX and NPY, plain or gzip, row by row and with limits.
+//! Reads datasets: CSV, JSON Lines, Parquet, IDX, NPY and NPZ, plain or gzip, row by row and with
+//! limits.
 //!
 //! Nothing here knows of networks. Every mistake in the bytes becomes a
 //! [`DataError`](nereid_core::engine::DataError) with its place and a stable code.
@@ -8,11 +9,17 @@ mod csv;
 mod elements;
 mod idx;
 mod inspect;
+mod jsonl;
 mod labels;
 mod npy;
+mod npz;
+mod parquet;
+mod profile;
 mod rows;
 mod samples;
+mod spool;
 mod statistics;
+mod tables;
 
 use nereid_core::engine::EngineError;
 

@@ -72,6 +72,7 @@ impl Model {
     /// # Errors
     /// [`EngineError::InvalidInput`] if the values do not fit the signature.
     pub(crate) fn run(&self, mut values: Vec<f32>, rows: usize) -> Result<Vec<f32>, EngineError> {
+        preprocessing::fill_missing(&self.signature.preprocessing, &mut values);
         self.check(&values, rows)?;
         preprocessing::apply(&self.signature.preprocessing, &mut values);
         let data = TensorData::new(values, [rows, self.size]);

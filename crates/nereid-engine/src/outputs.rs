@@ -1,7 +1,10 @@
 //! From a network's raw output to the tensors of its signature.
 
 use nereid_core::{
-    datasets::DatasetSchema,
+    datasets::{
+        DatasetSchema,
+        columns::{ColumnEncoding, ColumnSchema},
+    },
     models::{Preprocessing, Signature},
     spec::{Loss, TrainSpec},
     tensors::{DataType, Tensor, TensorSpec, TensorValues},
@@ -121,6 +124,16 @@ pub(crate) fn most_likely(row: &[f32]) -> usize {
     best
 }
 
+/// Type in which a column is sent: text stays text until it is encoded.
+fn column_type(encoding: &ColumnEncoding) -> DataType {
+    match encoding {
+        ColumnEncoding::Number { .. } | ColumnEncoding::Boolean { .. } => DataType::Fp32,
+        ColumnEncoding::Timestamp { .. }
+        | ColumnEncoding::Category { .. }
+        | ColumnEncoding::Text { .. } => DataType::Bytes,
+    }
+}
+
 /// Describes inputs and outputs of a trained network.
 pub(crate) fn signature(
     schema: &DatasetSchema,
@@ -140,8 +153,14 @@ pub(crate) fn signature(
     if head != Head::Value {
         outputs.push(tensor("class", DataType::Int64, &[]));
     }
+    let inputs = if schema.features.is_empty() {
+        vec![tensor("input", DataType::Fp32, &schema.shape)]
+    } else {
+        let column = |c: &ColumnSchema| tensor(&c.name, column_type(&c.encoding), &[1]);
+        schema.features.iter().map(column).collect()
+    };
     Signature {
-        inputs: vec![tensor("input", DataType::Fp32, &schema.shape)],
+        inputs,
         outputs,
         classes: schema.classes().map(<[String]>::to_vec),
         columns: schema.columns.clone(),

@@ -1,7 +1,10 @@
 //! Scales raw features: found from the training split, applied alike in training and serving.
 
 use nereid_core::{
-    datasets::FileRole,
+    datasets::{
+        FileRole,
+        columns::{ColumnEncoding, ColumnSchema, table_width},
+    },
     engine::{DataError, EngineError},
     models::Preprocessing,
     spec::{Normalization, layers::Layer, network::Plan},
@@ -10,9 +13,13 @@ use nereid_core::{
 use crate::data::{Samples, Statistics, Values};
 
 /// Finds the numbers for `wanted` over the given rows.
+///
+/// Of `columns` of mixed kind only numbers and times are scaled, and what is missing of them
+/// becomes the mean.
 pub(crate) fn fit(
     wanted: Normalization,
     plan: &Plan,
+    columns: &[ColumnSchema],
     samples: &Samples,
     rows: &[usize],
 ) -> Preprocessing {
@@ -22,16 +29,52 @@ pub(crate) fn fit(
         Normalization::Auto => Normalization::MinMax,
         given => given,
     };
-    let (offset, scale) = match normalization {
+    let (mut offset, mut scale) = match normalization {
         Normalization::Standard => standard(plan, samples, rows),
         Normalization::MinMax => min_max(plan, samples, rows),
         _ => (vec![0.0], vec![1.0]),
     };
+    let impute = impute(columns, samples, rows);
+    if offset.len() > 1 {
+        let mut at = 0;
+        for column in columns.iter().map(|c| &c.encoding) {
+            // Categories, words and flags are on a scale already, or are indices.
+            offset[at + column.scaled()..at + column.width()].fill(0.0);
+            scale[at + column.scaled()..at + column.width()].fill(1.0);
+            at += column.width();
+        }
+    }
     Preprocessing {
         normalization,
         offset,
         scale,
+        impute,
+        columns: columns.to_vec(),
     }
+}
+
+/// What stands for missing values of each input: as declared, or the mean of the rows.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "features are 32-bit floats"
+)]
+fn impute(columns: &[ColumnSchema], samples: &Samples, rows: &[usize]) -> Vec<f32> {
+    if columns.is_empty() {
+        return Vec::new();
+    }
+    let means = statistics(table_width(columns), samples, rows).columns();
+    let mut values: Vec<f32> = means.iter().map(|c| c.mean as f32).collect();
+    let mut at = 0;
+    for column in columns.iter().map(|c| &c.encoding) {
+        if let ColumnEncoding::Number {
+            impute: Some(n), ..
+        } = column
+        {
+            values[at] = *n as f32;
+        }
+        at += column.width();
+    }
+    values
 }
 
 /// Returns the vocabulary of a network that begins with an Embedding.
@@ -93,20 +136,40 @@ fn nonzero(scale: f32) -> f32 {
 pub(crate) fn check(p: &Preprocessing, shape: &[usize]) -> Result<(), EngineError> {
     let last = shape.last().copied().unwrap_or(1);
     let fits = |v: &[f32]| v.len() == 1 || v.len() == last;
+    let imputed = p.impute.is_empty() || (shape.len() == 1 && p.impute.len() == last);
     let valid = fits(&p.offset)
         && fits(&p.scale)
+        && imputed
+        && p.impute.iter().all(|v| v.is_finite())
         && p.offset.iter().all(|v| v.is_finite())
         && p.scale.iter().all(|v| v.is_finite() && *v != 0.0);
     if valid {
         return Ok(());
     }
-    let detail =
-        format!("preprocessing needs 1 or {last} finite offsets and scales, none of them 0");
+    let detail = format!(
+        "preprocessing needs 1 or {last} finite offsets, scales and imputed values, no scale 0"
+    );
     Err(EngineError::InvalidInput(detail))
 }
 
-/// Scales raw features in place: `(x - offset) / scale`, repeated along the last axis.
+/// Puts the imputed values where a NaN stands for a missing one.
+pub(crate) fn fill_missing(p: &Preprocessing, values: &mut [f32]) {
+    if p.impute.is_empty() {
+        return;
+    }
+    for row in values.chunks_mut(p.impute.len()) {
+        for (v, imputed) in row.iter_mut().zip(&p.impute) {
+            if v.is_nan() {
+                *v = *imputed;
+            }
+        }
+    }
+}
+
+/// Imputes and scales encoded features in place: `(x - offset) / scale`, repeated along the last
+/// axis.
 pub(crate) fn apply(p: &Preprocessing, values: &mut [f32]) {
+    fill_missing(p, values);
     if let ([offset], [scale]) = (p.offset.as_slice(), p.scale.as_slice()) {
         for v in values.iter_mut() {
             *v = (*v - offset) / scale;

@@ -69,7 +69,8 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     }
     let samples = splits.samples(&splits.train);
     let wanted = task.spec.fit.normalization;
-    let preprocessing = preprocessing::fit(wanted, &plan, samples, &splits.train.rows);
+    let columns = &task.train.schema.features;
+    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, &splits.train.rows);
     obey(resumed, monitor)?;
     let network = Network::build(&plan, task.spec.fit.seed, &device);
 
@@ -84,7 +85,8 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let width = plan.output().iter().product();
     let signature = outputs::signature(&task.train.schema, head, width, preprocessing.clone());
     let artifact = Artifact::new(task.spec, &plan, signature.clone(), head, &session.network)?;
-    let golden = golden_rows(&splits, &plan);
+    let mut golden = golden_rows(&splits, &plan);
+    preprocessing::fill_missing(&preprocessing, &mut golden.1);
     let history = &session.state.history;
     let files = artifact::write_trained(task.output, artifact, golden, history)?;
     Ok(TrainedModel {

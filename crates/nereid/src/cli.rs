@@ -169,10 +169,11 @@ pub struct DatasetAdd {
     /// Labels in a file of their own (idx, npy): a local path or an s3:// URI.
     #[arg(long)]
     pub labels: Option<String>,
-    /// Format; guessed from the file's name unless given: csv, idx or npy.
+    /// Format; guessed from the file's name unless given: csv, jsonl, parquet, npy, npz, idx or
+    /// images.
     #[arg(long, value_parser = json_word::<DatasetFormat>)]
     pub format: Option<DatasetFormat>,
-    /// CSV column that holds the label.
+    /// Column of a table that holds the label.
     #[arg(long, value_name = "COLUMN")]
     pub label_column: Option<String>,
     /// Shape of one sample, channels last, such as 8,8,1.

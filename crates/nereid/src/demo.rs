@@ -75,6 +75,8 @@ async fn register(client: &Client) -> anyhow::Result<DatasetVersion> {
                 label_column: Some("label".to_owned()),
                 shape: Some(vec![8, 8, 1]),
                 target: None,
+                columns: [].into(),
+                arrays: [].into(),
             },
         })
         .await?;

@@ -1,7 +1,7 @@
 //! The bytes of one file: gzip detection, limits, and telling bad data from failed reads.
 
 use std::{
-    io::{self, BufReader, Cursor, Read},
+    io::{self, BufReader, Cursor, Read, Seek, SeekFrom},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -30,6 +30,8 @@ pub(super) struct Place {
     role: FileRole,
     failed: Arc<AtomicBool>,
     since_mark: Arc<AtomicU64>,
+    /// What of an archive is being read.
+    member: Option<Arc<str>>,
 }
 
 impl Source {
@@ -43,11 +45,9 @@ impl Source {
             role,
             failed: Arc::default(),
             since_mark: Arc::default(),
+            member: None,
         };
-        let mut raw = Tap {
-            inner: raw,
-            failed: Arc::clone(&place.failed),
-        };
+        let mut raw = place.watch(raw);
         let mut head = Vec::with_capacity(GZIP_MAGIC.len());
         (&mut raw)
             .take(GZIP_MAGIC.len() as u64)
@@ -106,13 +106,34 @@ impl Place {
         column: Option<&str>,
         detail: impl Into<String>,
     ) -> EngineError {
+        let detail = match &self.member {
+            Some(member) => format!("{member}: {}", detail.into()),
+            None => detail.into(),
+        };
         EngineError::InvalidData(DataError {
             file: self.role,
             code,
             row: row.map(|r| r + 1),
             column: column.map(str::to_owned),
-            detail: detail.into(),
+            detail,
         })
+    }
+
+    /// The same file, but within it something with a name of its own.
+    pub(super) fn within(&self, member: &str) -> Self {
+        let member: String = member.chars().take(80).collect();
+        Self {
+            member: Some(member.into()),
+            ..self.clone()
+        }
+    }
+
+    /// Notes when reading `inner` fails.
+    pub(super) fn watch<R: Read>(&self, inner: R) -> Tap<R> {
+        Tap {
+            inner,
+            failed: Arc::clone(&self.failed),
+        }
     }
 
     /// Sorts a read error: storage failed, or the content is broken.
@@ -129,7 +150,11 @@ impl Place {
         match error.kind() {
             io::ErrorKind::UnexpectedEof => self.fault("truncated", "it ends too early"),
             _ => self.fault(
-                "corrupt_gzip",
+                if self.member.is_some() {
+                    "corrupt_archive"
+                } else {
+                    "corrupt_gzip"
+                },
                 format!("it cannot be decompressed: {error}"),
             ),
         }
@@ -142,12 +167,12 @@ impl Place {
 }
 
 /// Remembers that the storage below failed, whatever readers above make of the error.
-struct Tap {
-    inner: Box<dyn Read + Send>,
+pub(super) struct Tap<R> {
+    inner: R,
     failed: Arc<AtomicBool>,
 }
 
-impl Read for Tap {
+impl<R: Read> Read for Tap<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
         if result
@@ -157,6 +182,12 @@ impl Read for Tap {
             self.failed.store(true, Ordering::Relaxed);
         }
         result
+    }
+}
+
+impl<R: Seek> Seek for Tap<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
     }
 }
 

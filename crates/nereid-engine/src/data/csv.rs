@@ -1,42 +1,28 @@
-//! Rows of a CSV with a header row.
+//! Records of a CSV with a header row.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io::Read,
-};
+use std::{collections::HashSet, io::Read};
 
 use ::csv::{ByteRecord, Reader, ReaderBuilder, Trim};
-use nereid_core::{engine::EngineError, limits};
+use nereid_core::{datasets::encoding::Cell, engine::EngineError};
 
 use super::{
     bytes::{Place, Source},
-    elements::{check_sample, to_f32},
-    rows::{Label, Layout},
+    tables::{Records, clip},
 };
 
-/// Columns named in an error message before it is cut.
-const SHOWN_COLUMNS: usize = 20;
-
-/// Reads features and label of each row.
-pub(super) struct CsvRows {
+/// Reads a CSV record by record.
+pub(super) struct CsvRecords {
     reader: Reader<Box<dyn Read + Send>>,
     place: Place,
     record: ByteRecord,
-    /// All columns of the file.
     header: Vec<String>,
-    /// Position in the file of each feature, in the order of the layout.
-    features: Vec<usize>,
-    label: Option<usize>,
-    next: u64,
+    /// Records read.
+    rows: u64,
 }
 
-impl CsvRows {
-    /// Reads the header. With `expected`, features are found by name and take that order.
-    pub(super) fn new(
-        source: Source,
-        label_column: Option<&str>,
-        expected: Option<&[String]>,
-    ) -> Result<(Self, Layout), EngineError> {
+impl CsvRecords {
+    /// Reads the header.
+    pub(super) fn new(source: Source) -> Result<Self, EngineError> {
         let place = source.place;
         let mut reader = ReaderBuilder::new()
             .flexible(true)
@@ -48,99 +34,53 @@ impl CsvRows {
             return Err(place.fault("empty", "it has no header row"));
         }
         let header = parse_header(&place, &record)?;
-        let label = label_column
-            .map(|name| position(&place, &header, name, "the label column"))
-            .transpose()?;
-        let features = match expected {
-            None => (0..header.len()).filter(|&i| Some(i) != label).collect(),
-            Some(names) => match_columns(&place, &header, label, names)?,
-        };
-        if features.is_empty() {
-            return Err(place.fault("no_features", "it has no column beside the label"));
-        }
-        check_sample(&place, &[features.len()])?;
-        let layout = Layout {
-            shape: vec![features.len()],
-            dtype: "FP32",
-            columns: Some(features.iter().map(|&i| header[i].clone()).collect()),
-        };
-        let rows = Self {
+        Ok(Self {
             reader,
             place,
             record,
             header,
-            features,
-            label,
-            next: 0,
-        };
-        Ok((rows, layout))
+            rows: 0,
+        })
+    }
+}
+
+impl Records for CsvRecords {
+    fn columns(&self) -> &[String] {
+        &self.header
     }
 
-    pub(super) fn place(&self) -> &Place {
-        &self.place
-    }
-
-    pub(super) fn label_column(&self) -> Option<&str> {
-        self.label.map(|i| self.header[i].as_str())
-    }
-
-    /// Reads the next row; `false` after the last.
-    pub(super) fn next(
-        &mut self,
-        out: &mut Vec<f32>,
-        label: &mut Label,
-    ) -> Result<bool, EngineError> {
-        out.clear();
+    fn advance(&mut self) -> Result<bool, EngineError> {
         if !read(&mut self.reader, &mut self.record, &self.place)? {
             return Ok(false);
-        }
-        let row = self.next;
-        self.next += 1;
-        if self.next > limits::MAX_DATASET_ROWS {
-            let detail = format!("it has more than {} rows", limits::MAX_DATASET_ROWS);
-            return Err(self.place.fault("too_large", detail));
         }
         if self.record.len() != self.header.len() {
             let (got, expected) = (self.record.len(), self.header.len());
             let detail = format!("{got} cells where the header names {expected} columns");
-            return Err(self.place.fault_at("ragged_row", Some(row), None, detail));
+            return Err(self
+                .place
+                .fault_at("ragged_row", Some(self.rows), None, detail));
         }
-        for &column in &self.features {
-            let text = self.cell(row, column)?;
-            let value: f64 = text.parse().map_err(|_| {
-                let detail = format!("{:?} is not a number", clip(text));
-                self.fault(row, column, "not_a_number", detail)
-            })?;
-            out.push(to_f32(&self.place, value, row, || {
-                self.header[column].clone()
-            })?);
-        }
-        if let Some(column) = self.label {
-            label.set_text(self.cell(row, column)?);
-        }
+        self.rows += 1;
         Ok(true)
     }
 
-    fn cell(&self, row: u64, column: usize) -> Result<&str, EngineError> {
+    fn cell(&self, column: usize) -> Result<Cell<'_>, EngineError> {
         let bytes = self.record.get(column).unwrap_or_default();
-        let text = std::str::from_utf8(bytes)
-            .map_err(|e| self.fault(row, column, "invalid_utf8", e.to_string()))?;
-        if text.is_empty() {
-            let detail = "the cell is empty; fill it or leave the row out";
-            return Err(self.fault(row, column, "missing_value", detail));
-        }
-        Ok(text)
+        let text = std::str::from_utf8(bytes).map_err(|e| {
+            let (row, name) = (self.rows.saturating_sub(1), self.header.get(column));
+            let name = name.map(String::as_str);
+            self.place
+                .fault_at("invalid_utf8", Some(row), name, e.to_string())
+        })?;
+        Ok(if text.is_empty() {
+            Cell::Missing
+        } else {
+            Cell::Text(text)
+        })
     }
 
-    fn fault(
-        &self,
-        row: u64,
-        column: usize,
-        code: &'static str,
-        detail: impl Into<String>,
-    ) -> EngineError {
-        let column = self.header.get(column).map(String::as_str);
-        self.place.fault_at(code, Some(row), column, detail)
+    fn place(&self) -> &Place {
+        &self.place
     }
 }
 
@@ -184,54 +124,4 @@ fn parse_header(place: &Place, record: &ByteRecord) -> Result<Vec<String>, Engin
         header.push(name.to_owned());
     }
     Ok(header)
-}
-
-fn position(
-    place: &Place,
-    header: &[String],
-    name: &str,
-    what: &str,
-) -> Result<usize, EngineError> {
-    header.iter().position(|c| c == name).ok_or_else(|| {
-        let mut known: Vec<_> = header.iter().take(SHOWN_COLUMNS).map(|c| clip(c)).collect();
-        if header.len() > SHOWN_COLUMNS {
-            known.push(format!("and {} more", header.len() - SHOWN_COLUMNS));
-        }
-        let detail = format!(
-            "{what} {name:?} is not there; columns are {}",
-            known.join(", ")
-        );
-        place.fault("missing_column", detail)
-    })
-}
-
-/// Finds the training data's columns, so that their order in other files does not matter.
-fn match_columns(
-    place: &Place,
-    header: &[String],
-    label: Option<usize>,
-    names: &[String],
-) -> Result<Vec<usize>, EngineError> {
-    let at: HashMap<&str, usize> = header
-        .iter()
-        .enumerate()
-        .map(|(i, c)| (c.as_str(), i))
-        .collect();
-    let features: Vec<usize> = names
-        .iter()
-        .map(|name| match at.get(name.as_str()) {
-            Some(&i) if Some(i) != label => Ok(i),
-            _ => position(place, &[], name, "the training data's column"),
-        })
-        .collect::<Result<_, _>>()?;
-    let known: HashSet<usize> = features.iter().copied().chain(label).collect();
-    if let Some(extra) = (0..header.len()).find(|i| !known.contains(i)) {
-        let detail = format!("the training data has no column {:?}", clip(&header[extra]));
-        return Err(place.fault("unexpected_column", detail));
-    }
-    Ok(features)
-}
-
-fn clip(text: &str) -> String {
-    text.chars().take(80).collect()
 }

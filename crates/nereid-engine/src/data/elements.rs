@@ -86,7 +86,7 @@ impl Kind {
 }
 
 /// Converts an IEEE 754 half.
-fn half(bits: u16) -> f64 {
+pub(super) fn half(bits: u16) -> f64 {
     let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
     let exponent = i32::from((bits >> 10) & 0x1f);
     let fraction = f64::from(bits & 0x3ff) / 1024.0;

@@ -14,7 +14,11 @@ use super::{
     labels::{Labels, Target},
     rows::{Label, Rows},
     statistics::{Column, Statistics},
+    tables::{self, Table},
 };
+use crate::guard;
+
+mod table;
 
 /// Values of one row in a preview before it is cut.
 const PREVIEW_VALUES: usize = 1_024;
@@ -28,7 +32,7 @@ impl Inspector for DatasetInspector {
         source: &DatasetSource,
         files: &dyn DataFiles,
     ) -> Result<Inspection, EngineError> {
-        inspect(source, files)
+        guard::panics("reading the data", || inspect(source, files))
     }
 
     fn framework_version(&self) -> String {
@@ -37,7 +41,17 @@ impl Inspector for DatasetInspector {
 }
 
 fn inspect(source: &DatasetSource, files: &dyn DataFiles) -> Result<Inspection, EngineError> {
-    let mut rows = Rows::open(source, files, None, &mut || Ok(()))?;
+    let check = &mut || Ok(());
+    if !source.format.is_table() {
+        return inspect_rows(source, Rows::open(source, files, None, check)?);
+    }
+    match tables::open(source, files, check)? {
+        Table::Records(records) => table::inspect(source, records),
+        arrays @ Table::Arrays(..) => inspect_rows(source, Rows::of_table(arrays, source, None)?),
+    }
+}
+
+fn inspect_rows(source: &DatasetSource, mut rows: Rows) -> Result<Inspection, EngineError> {
     let layout = rows.layout().clone();
     let mut statistics = Statistics::new(Statistics::columns_of(&layout.shape));
     let mut labels = rows.target().map(Labels::new);
@@ -51,8 +65,7 @@ fn inspect(source: &DatasetSource, files: &dyn DataFiles) -> Result<Inspection, 
             labels.push(&label);
         }
         if preview.len() < limits::PREVIEW_ROWS {
-            let values = features.iter().take(PREVIEW_VALUES).map(|&v| shortest(v));
-            preview.push((values.collect(), label.clone()));
+            preview.push((preview_features(&features), label.clone()));
         }
     }
     let place = rows.label_place();
@@ -66,6 +79,7 @@ fn inspect(source: &DatasetSource, files: &dyn DataFiles) -> Result<Inspection, 
         .into_iter()
         .map(|(features, label)| PreviewRow {
             features,
+            cells: Vec::new(),
             target: target.as_ref().map(|t| preview_target(t, &label)),
         })
         .collect();
@@ -75,6 +89,7 @@ fn inspect(source: &DatasetSource, files: &dyn DataFiles) -> Result<Inspection, 
             shape: layout.shape,
             dtype: layout.dtype.to_owned(),
             columns: layout.columns,
+            features: Vec::new(),
             target: target.map(|t| t.schema),
         },
         preview,
@@ -94,9 +109,17 @@ fn describe(rows: u64, columns: &[Column], target: Option<&Target>) -> DatasetSt
         std: columns.iter().map(|c| c.std).collect(),
         min: columns.iter().map(|c| c.min).collect(),
         max: columns.iter().map(|c| c.max).collect(),
+        columns: Vec::new(),
         class_counts: target.and_then(|t| t.class_counts.clone()),
         target: target.and_then(|t| t.statistics).map(value),
     }
+}
+
+fn preview_features(features: &[f32]) -> Vec<f64> {
+    let shown = features.iter().take(PREVIEW_VALUES);
+    shown
+        .map(|&v| if v.is_nan() { 0.0 } else { shortest(v) })
+        .collect()
 }
 
 fn preview_target(target: &Target, label: &Label) -> Value {

@@ -1,7 +1,7 @@
 //! Rows of a dataset whatever its format: features and, where there is one, the label.
 
 use nereid_core::{
-    datasets::{DatasetFormat, DatasetSource, FileRole},
+    datasets::{DatasetFormat, DatasetSchema, DatasetSource, FileRole},
     engine::{DataFiles, EngineError},
     spec::shapes,
 };
@@ -9,9 +9,12 @@ use nereid_core::{
 use super::{
     Check,
     bytes::{Place, Source},
-    csv::CsvRows,
     elements::{BinaryRows, check_sample},
-    idx, npy,
+    idx,
+    jsonl::JsonArrays,
+    npy, npz,
+    spool::Spool,
+    tables::{self, Table, TableRows},
 };
 
 /// What a file's header tells.
@@ -78,37 +81,66 @@ pub(crate) struct Rows {
 }
 
 enum Features {
-    Csv(CsvRows),
+    Table(TableRows),
+    Arrays(Box<JsonArrays>),
     Binary(BinaryRows),
 }
 
 impl Rows {
     /// Opens the files and reads their headers.
     ///
-    /// With `expected`, a table's columns are found by name and take that order.
+    /// With `schema`, the training data's, a table's columns are found by name, take that order
+    /// and are encoded as there; without one, a table has to hold nothing but numbers.
     pub(crate) fn open(
         source: &DatasetSource,
         files: &dyn DataFiles,
-        expected: Option<&[String]>,
+        schema: Option<&DatasetSchema>,
         check: &mut Check<'_>,
     ) -> Result<Self, EngineError> {
+        if source.format.is_table() {
+            let table = tables::open(source, files, check)?;
+            return Self::of_table(table, source, schema);
+        }
         let data = Source::open(files, FileRole::Data)?;
-        let place = data.place.clone();
-        let (features, mut layout) = if source.format == DatasetFormat::Csv {
-            let (rows, layout) = CsvRows::new(data, source.label_column.as_deref(), expected)?;
-            (Features::Csv(rows), layout)
-        } else {
-            let (rows, layout) = open_binary(source.format, data, check)?;
-            (Features::Binary(rows), layout)
-        };
-        let labels = match &features {
-            Features::Binary(data) if source.files.contains_key(&FileRole::Labels) => {
-                Some(open_labels(source.format, files, data.rows(), check)?)
+        let (data, labels) = match source.format {
+            DatasetFormat::Npz => npz::open(&Spool::fill(data, check)?, source)?,
+            _ if source.files.contains_key(&FileRole::Labels) => {
+                (data, Some(Source::open(files, FileRole::Labels)?))
             }
-            _ => None,
+            _ => (data, None),
         };
+        let (rows, layout) = open_binary(source.format, data, check)?;
+        let labels = labels
+            .map(|labels| open_labels(source.format, labels, rows.rows(), check))
+            .transpose()?;
+        Self::new(Features::Binary(rows), labels, layout, source)
+    }
+
+    /// Reads a table that is open already.
+    pub(super) fn of_table(
+        table: Table,
+        source: &DatasetSource,
+        schema: Option<&DatasetSchema>,
+    ) -> Result<Self, EngineError> {
+        let (features, layout) = match table {
+            Table::Arrays(rows, layout) => (Features::Arrays(rows), layout),
+            Table::Records(records) => {
+                let (rows, layout) = TableRows::new(records, source, schema)?;
+                (Features::Table(rows), layout)
+            }
+        };
+        Self::new(features, None, layout, source)
+    }
+
+    fn new(
+        features: Features,
+        labels: Option<BinaryRows>,
+        mut layout: Layout,
+        source: &DatasetSource,
+    ) -> Result<Self, EngineError> {
         if let Some(shape) = &source.shape {
-            check_sample(&place, shape)?;
+            let place = features.place();
+            check_sample(place, shape)?;
             if shapes::size(shape) != shapes::size(&layout.shape) {
                 let (given, found) = (shapes::show(shape), shapes::show(&layout.shape));
                 let detail = format!("shape {given} does not hold the values of {found}");
@@ -131,7 +163,8 @@ impl Rows {
     /// Returns the name of the target, if there is one.
     pub(crate) fn target(&self) -> Option<String> {
         match &self.features {
-            Features::Csv(rows) => rows.label_column().map(str::to_owned),
+            Features::Table(rows) => rows.label_column().map(str::to_owned),
+            Features::Arrays(rows) => rows.label_column().map(str::to_owned),
             Features::Binary(_) => self
                 .labels
                 .as_ref()
@@ -141,21 +174,23 @@ impl Rows {
 
     /// Returns the file that holds the label, for error messages.
     pub(super) fn label_place(&self) -> &Place {
-        match (&self.features, &self.labels) {
-            (_, Some(labels)) => labels.place(),
-            (Features::Csv(rows), None) => rows.place(),
-            (Features::Binary(rows), None) => rows.place(),
+        match &self.labels {
+            Some(labels) => labels.place(),
+            None => self.features.place(),
         }
     }
 
     /// Reads the next row into `out` and `label`; `false` after the last.
+    ///
+    /// In a table of mixed columns, NaN stands for a missing number.
     pub(crate) fn next(
         &mut self,
         out: &mut Vec<f32>,
         label: &mut Label,
     ) -> Result<bool, EngineError> {
         let more = match &mut self.features {
-            Features::Csv(rows) => rows.next(out, label)?,
+            Features::Table(rows) => rows.next(out, label)?,
+            Features::Arrays(rows) => rows.next(out, label)?,
             Features::Binary(rows) => rows.features(out)?,
         };
         if let Some(labels) = &mut self.labels {
@@ -166,13 +201,23 @@ impl Rows {
     }
 }
 
+impl Features {
+    fn place(&self) -> &Place {
+        match self {
+            Self::Table(rows) => rows.place(),
+            Self::Arrays(rows) => rows.place(),
+            Self::Binary(rows) => rows.place(),
+        }
+    }
+}
+
 fn open_binary(
     format: DatasetFormat,
     mut source: Source,
     check: &mut Check<'_>,
 ) -> Result<(BinaryRows, Layout), EngineError> {
     let header = match format {
-        DatasetFormat::Npy => npy::read_header(&mut source)?,
+        DatasetFormat::Npy | DatasetFormat::Npz => npy::read_header(&mut source)?,
         _ => idx::read_header(&mut source)?,
     };
     BinaryRows::new(source, &header, check)
@@ -180,11 +225,10 @@ fn open_binary(
 
 fn open_labels(
     format: DatasetFormat,
-    files: &dyn DataFiles,
+    source: Source,
     rows: u64,
     check: &mut Check<'_>,
 ) -> Result<BinaryRows, EngineError> {
-    let source = Source::open(files, FileRole::Labels)?;
     let place = source.place.clone();
     let (labels, layout) = open_binary(format, source, check)?;
     if layout.shape != [1] {

@@ -93,8 +93,7 @@ pub(crate) fn load(
     schema: &DatasetSchema,
     check: &mut Check<'_>,
 ) -> Result<Samples, EngineError> {
-    let columns = schema.columns.as_deref();
-    let mut rows = Rows::open(&input.source, &*input.files, columns, check)?;
+    let mut rows = Rows::open(&input.source, &*input.files, Some(schema), check)?;
     let layout = rows.layout();
     if layout.shape != schema.shape {
         let (got, expected) = (shapes::show(&layout.shape), shapes::show(&schema.shape));

@@ -44,7 +44,11 @@ impl Statistics {
         }
     }
 
+    /// Adds a value; NaN stands for a missing one and counts for nothing.
     pub(crate) fn push(&mut self, column: usize, value: f64) {
+        if value.is_nan() {
+            return;
+        }
         let c = &mut self.0[column];
         c.n += 1.0;
         let delta = value - c.mean;

@@ -13,6 +13,7 @@ mod augmentation;
 mod data;
 mod digits;
 mod directions;
+mod formats;
 mod mnist;
 mod networks;
 mod resume;

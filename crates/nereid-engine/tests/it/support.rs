@@ -64,6 +64,11 @@ pub fn csv(text: impl Into<Vec<u8>>) -> Memory {
     Memory(HashMap::from([(FileRole::Data, text.into())]))
 }
 
+/// A dataset in one file.
+pub fn file(bytes: &[u8]) -> Memory {
+    csv(bytes)
+}
+
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();

@@ -38,6 +38,8 @@ async fn add(context: &Context, args: DatasetAdd) -> anyhow::Result<()> {
             label_column: args.label_column,
             shape: args.shape,
             target: args.target,
+            columns: BTreeMap::new(),
+            arrays: BTreeMap::new(),
         },
     };
     let version = context.client.register_dataset(&new).await?;
@@ -76,9 +78,15 @@ fn guess_format(file: &str) -> anyhow::Result<DatasetFormat> {
     Ok(match stem.rsplit(['.', '-']).next() {
         Some("csv") => DatasetFormat::Csv,
         Some("npy") => DatasetFormat::Npy,
+        Some("npz") => DatasetFormat::Npz,
+        Some("jsonl" | "ndjson") => DatasetFormat::Jsonl,
+        Some("parquet") => DatasetFormat::Parquet,
+        Some("tar" | "tgz") => DatasetFormat::Images,
         Some("idx" | "ubyte") => DatasetFormat::Idx,
         _ => {
-            bail!("the format of {file:?} does not show in its name; give --format csv, idx or npy")
+            bail!(
+                "the format of {file:?} does not show in its name; give --format csv, jsonl, parquet, npy, npz, idx or images"
+            )
         }
     })
 }
