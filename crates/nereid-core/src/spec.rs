@@ -3,6 +3,7 @@
 pub mod callbacks;
 pub mod deploy;
 pub mod fit;
+pub mod initializers;
 pub mod layers;
 pub mod network;
 pub mod noop;
@@ -10,6 +11,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod shapes;
 pub mod train;
+pub mod weights;
 
 pub use callbacks::{Callback, Monitor};
 pub use deploy::{DeploySpec, Tolerance};

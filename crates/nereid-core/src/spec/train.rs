@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{
     callbacks::Callback,
     fit::{ClassWeight, FitOptions},
-    layers::{Activation, Layer},
+    layers::Activation,
     network::{Network, Plan},
     objective::{Loss, Metric},
     optimizer::Optimizer,
@@ -225,20 +225,7 @@ impl TrainSpec {
     }
 
     fn ends_in_probabilities(&self) -> bool {
-        let last = self
-            .network
-            .layers
-            .iter()
-            .rev()
-            .map(|l| &l.layer)
-            .find(|l| !matches!(l, Layer::Flatten(_) | Layer::Reshape(_) | Layer::Dropout(_)));
-        let activation = match last {
-            Some(Layer::Dense(l)) => l.activation,
-            Some(Layer::Conv1D(l)) => l.activation,
-            Some(Layer::Conv2D(l)) => l.activation,
-            Some(Layer::Activation(l)) => l.activation,
-            _ => Activation::Linear,
-        };
+        let activation = self.network.final_activation();
         match self.loss {
             Loss::BinaryCrossentropy { .. } => activation == Activation::Sigmoid,
             _ => activation == Activation::Softmax,
