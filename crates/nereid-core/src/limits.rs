@@ -36,6 +36,14 @@ pub const MAX_CLASSES: usize = 10_000;
 pub const MAX_RANK: usize = 4;
 /// Most layers in a network.
 pub const MAX_LAYERS: usize = 512;
+/// Most inputs of one layer.
+pub const MAX_LAYER_INPUTS: usize = 64;
+/// Most steps of a recurrent layer's input.
+pub const MAX_STEPS: usize = 8_192;
+/// Smaller side of the largest matrix that the initialiser `orthogonal` makes.
+pub const MAX_ORTHOGONAL: u64 = 4_096;
+/// Largest number that an initialiser may be given.
+pub const MAX_INITIAL_VALUE: f64 = 1e6;
 /// Most trainable and non-trainable parameters of a network.
 pub const MAX_PARAMETERS: u64 = 1_000_000_000;
 /// Most values in one sample's activation of one layer.

@@ -4,6 +4,7 @@ pub mod augmentation;
 pub mod callbacks;
 pub mod deploy;
 pub mod fit;
+pub mod initializers;
 pub mod layers;
 pub mod network;
 pub mod noop;
@@ -14,6 +15,7 @@ pub mod schedule;
 pub mod shapes;
 pub mod split;
 pub mod train;
+pub mod weights;
 
 pub use augmentation::Augmentation;
 pub use callbacks::{Callback, Monitor};

@@ -10,7 +10,10 @@ use std::{
 use nereid_core::{
     engine::EngineError,
     models::Signature,
-    spec::{LayerSpec, Network as NetworkSpec, Tolerance, TrainSpec, network::Plan},
+    spec::{
+        Network as NetworkSpec, Tolerance,
+        network::{Plan, simplify},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,28 +73,25 @@ pub(crate) struct Artifact {
 impl Artifact {
     /// Describes a trained network; golden samples follow.
     pub(crate) fn new(
-        spec: &TrainSpec,
         plan: &Plan,
         signature: Signature,
         head: Head,
         network: &Network,
     ) -> Result<Self, EngineError> {
-        let layers = plan.layers.iter().map(|l| LayerSpec {
-            name: Some(l.name.clone()),
-            layer: l.layer.clone(),
-        });
+        let mut layers = plan.specs();
+        simplify(&mut layers);
         let document = Document {
             format: FORMAT,
             framework: crate::framework_version().to_owned(),
             network: NetworkSpec {
                 input_shape: Some(plan.input.clone()),
-                layers: layers.collect(),
+                defaults: plan.defaults,
+                layers,
             },
             head,
             signature,
             tolerance: LOAD_TOLERANCE,
         };
-        debug_assert_eq!(spec.network.layers.len(), document.network.layers.len());
         let mut weights = TensorsFile::default();
         for p in &network.parameters {
             weights.push(&p.name, p.shape.clone(), p.to_keras()?);

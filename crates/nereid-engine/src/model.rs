@@ -43,7 +43,7 @@ impl Model {
     pub(crate) fn new(artifact: &Artifact) -> Result<Self, EngineError> {
         let plan = artifact.document.plan()?;
         let device = device::open(DeviceKind::Cpu)?;
-        let mut network = Network::build(&plan, 0, &device);
+        let mut network = Network::blank(&plan, &device);
         let mut weights = artifact.weights.clone();
         for parameter in &mut network.parameters {
             let values = weights.take(&parameter.name, &parameter.shape)?;

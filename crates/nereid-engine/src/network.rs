@@ -5,23 +5,32 @@
 //! [`activation::Act`] converts between both.
 
 mod activation;
+mod attention;
 mod build;
+mod convolution;
+mod functions;
+mod initial;
 mod kernels;
 mod layers;
+mod merge;
+mod noise;
 mod norm;
 mod parameters;
+mod recurrent;
+mod resize;
 #[cfg(test)]
 mod tests;
 mod window;
 
 use burn::tensor::{Device, Tensor};
-use nereid_core::spec::layers::Activation;
+use nereid_core::spec::{layers::Activation, network::Source};
 
 pub(crate) use activation::Act;
+use functions::Function;
 pub(crate) use layers::Node;
 pub(crate) use parameters::{Parameter, flat, host};
 
-/// A chain of layers with its weights.
+/// A graph of layers with its weights.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
     pub(crate) device: Device,
@@ -70,23 +79,73 @@ impl Network {
         ending: Ending,
         mode: &mut Mode<'_>,
     ) -> Tensor<2> {
-        let mut act = Act::new(input, self.input.clone());
+        let mut acts = Acts::new(self, Act::new(input, self.input.clone()));
         let last = self.nodes.len().saturating_sub(1);
         for (i, node) in self.nodes.iter().enumerate() {
-            let activation = if i == last && ending == Ending::Logits {
-                Activation::Linear
+            let function = if i == last && ending == Ending::Logits {
+                Function::LINEAR
             } else {
                 node.activation
             };
-            act = node.run(act, i, weights, mode, activation);
+            let inputs = node.sources.iter().map(|&s| acts.take(s)).collect();
+            acts.put(node.run(inputs, i, weights, mode, function));
         }
-        act.flat()
+        acts.take(Source::before(self.nodes.len())).flat()
     }
 
     /// Tells whether the very last step is an activation that [`Ending::Logits`] leaves out.
     pub(crate) fn ends_in(&self, activation: Activation) -> bool {
         self.nodes
             .last()
-            .is_some_and(|n| n.activation == activation)
+            .is_some_and(|n| n.activation == Function::Named(activation))
+    }
+}
+
+/// Outputs of layers that are still to be taken.
+struct Acts {
+    /// The network's input, then each layer's output.
+    values: Vec<Option<Act>>,
+    /// How often each is still taken.
+    uses: Vec<usize>,
+}
+
+impl Acts {
+    fn new(network: &Network, input: Act) -> Self {
+        let n = network.nodes.len() + 1;
+        let mut uses = vec![0; n];
+        for &source in network.nodes.iter().flat_map(|node| &node.sources) {
+            uses[position(source)] += 1;
+        }
+        uses[n - 1] += 1;
+        let mut values = Vec::with_capacity(n);
+        values.push(Some(input));
+        Self { values, uses }
+    }
+
+    fn put(&mut self, act: Act) {
+        self.values.push(Some(act));
+    }
+
+    /// Returns an output, giving it away the last time that it is taken.
+    ///
+    /// # Panics
+    /// If it was taken more often than was counted, which no plan leads to.
+    fn take(&mut self, source: Source) -> Act {
+        let at = position(source);
+        self.uses[at] -= 1;
+        let value = if self.uses[at] == 0 {
+            self.values[at].take()
+        } else {
+            self.values[at].clone()
+        };
+        #[expect(clippy::expect_used, reason = "counted when the pass began")]
+        value.expect("an output is kept until it is taken for the last time")
+    }
+}
+
+fn position(source: Source) -> usize {
+    match source {
+        Source::Input => 0,
+        Source::Layer(i) => i + 1,
     }
 }

@@ -7,7 +7,7 @@ use nereid_core::{
     },
     engine::{DataError, EngineError},
     models::Preprocessing,
-    spec::{Normalization, layers::Layer, network::Plan},
+    spec::{Normalization, network::Plan},
 };
 
 use crate::data::{Samples, Statistics, Values};
@@ -77,12 +77,9 @@ fn impute(columns: &[ColumnSchema], samples: &Samples, rows: &[usize]) -> Vec<f3
     values
 }
 
-/// Returns the vocabulary of a network that begins with an Embedding.
+/// Returns the vocabulary of a network that looks its input up.
 pub(crate) fn embeds(plan: &Plan) -> Option<usize> {
-    match plan.layers.first().map(|l| &l.layer) {
-        Some(Layer::Embedding(l)) => Some(l.input_dim),
-        _ => None,
-    }
+    plan.vocabulary()
 }
 
 #[expect(

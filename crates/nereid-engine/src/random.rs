@@ -40,6 +40,38 @@ pub(crate) fn uniform(rng: &mut StdRng, n: usize, limit: f32) -> Vec<f32> {
         .collect()
 }
 
+/// Draws `n` numbers from the standard normal distribution (Box and Muller, 1958).
+pub(crate) fn standard_normal(rng: &mut StdRng, n: usize) -> Vec<f64> {
+    let mut numbers = Vec::with_capacity(n + 1);
+    while numbers.len() < n {
+        // Above 0, whose logarithm is not finite.
+        let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * rng.random::<f64>()).sin_cos();
+        numbers.extend([radius * cos, radius * sin]);
+    }
+    numbers.truncate(n);
+    numbers
+}
+
+/// Draws `n` numbers from a normal distribution.
+#[expect(clippy::cast_possible_truncation, reason = "weights are 32-bit floats")]
+pub(crate) fn normal(rng: &mut StdRng, n: usize, mean: f64, stddev: f64) -> Vec<f32> {
+    let numbers = standard_normal(rng, n).into_iter();
+    numbers.map(|v| (mean + stddev * v) as f32).collect()
+}
+
+/// Draws `n` numbers from a normal distribution, anew where they are beyond two deviations.
+#[expect(clippy::cast_possible_truncation, reason = "weights are 32-bit floats")]
+pub(crate) fn truncated_normal(rng: &mut StdRng, n: usize, mean: f64, stddev: f64) -> Vec<f32> {
+    let mut numbers = Vec::with_capacity(n);
+    while numbers.len() < n {
+        let drawn = standard_normal(rng, n - numbers.len()).into_iter();
+        let kept = drawn.filter(|v| v.abs() <= 2.0);
+        numbers.extend(kept.map(|v| (mean + stddev * v) as f32));
+    }
+    numbers
+}
+
 /// Reorders `items`.
 pub(crate) fn shuffle<T>(rng: &mut StdRng, items: &mut [T]) {
     items.shuffle(rng);

@@ -84,7 +84,7 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let head = Head::of(task.spec);
     let width = plan.output().iter().product();
     let signature = outputs::signature(&task.train.schema, head, width, preprocessing.clone());
-    let artifact = Artifact::new(task.spec, &plan, signature.clone(), head, &session.network)?;
+    let artifact = Artifact::new(&plan, signature.clone(), head, &session.network)?;
     let mut golden = golden_rows(&splits, &plan);
     preprocessing::fill_missing(&preprocessing, &mut golden.1);
     let history = &session.state.history;

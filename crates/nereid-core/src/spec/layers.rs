@@ -2,266 +2,38 @@
 //!
 //! Shapes are channels-last and without the batch dimension, as Keras documents them.
 
+mod activation;
+mod attention;
+mod dense;
+mod merge;
+mod noise;
+mod norm;
+mod recurrent;
+mod window;
+
+pub use activation::{Activation, ActivationLayer, ELU, LeakyReLU, ReLU};
+pub use attention::MultiHeadAttention;
+pub use dense::{Dense, Embedding, Plain, PositionEmbedding, RepeatVector, Reshape};
+pub use merge::Concatenate;
+pub use noise::{Dropout, GaussianNoise};
+pub use norm::{
+    BatchNormalization, GroupNormalization, LayerNormalization, PReLU, RMSNormalization,
+};
+pub use recurrent::{Bidirectional, GRU, LSTM, MergeMode, Recurrent, SimpleRNN};
+pub use window::{
+    Conv1D, Conv2D, Conv2DTranspose, DepthwiseConv2D, Interpolation, Margins, Padding, Pair,
+    Pooling1D, Pooling2D, SeparableConv2D, UpSampling2D, ZeroPadding2D,
+};
+
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::shapes::check_params;
-use crate::validation::{ObjectReader, Violations, parse};
-
-/// Element-wise activation (softmax: over the last axis), by its Keras name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// Identity.
-    #[default]
-    Linear,
-    /// `max(x, 0)`.
-    Relu,
-    /// `x` if positive, else `0.2 x` (Keras' default slope).
-    LeakyRelu,
-    /// Gaussian error linear unit, exact (not the tanh approximation).
-    Gelu,
-    /// Logistic function.
-    Sigmoid,
-    /// Hyperbolic tangent.
-    Tanh,
-    /// Normalised exponential over the last axis.
-    Softmax,
-}
-
-/// Border handling of convolutions and pools.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Padding {
-    /// No padding: the window stays inside.
-    #[default]
-    Valid,
-    /// Zero padding so that the output has `ceil(input / stride)` positions; an odd surplus goes
-    /// to the end, as in TensorFlow.
-    Same,
-}
-
-/// One number for both axes or one for each (height, width).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum Pair {
-    /// The same for both axes.
-    One(usize),
-    /// Height, then width.
-    Two([usize; 2]),
-}
-
-impl Pair {
-    /// Returns height and width.
-    #[must_use]
-    pub fn get(self) -> [usize; 2] {
-        match self {
-            Self::One(n) => [n, n],
-            Self::Two(pair) => pair,
-        }
-    }
-}
-
-const fn one() -> usize {
-    1
-}
-const fn pair_one() -> Pair {
-    Pair::One(1)
-}
-const fn pair_two() -> Pair {
-    Pair::One(2)
-}
-const fn yes() -> bool {
-    true
-}
-const fn batch_norm_momentum() -> f64 {
-    0.99
-}
-const fn norm_epsilon() -> f64 {
-    1e-3
-}
-
-/// Fully connected layer: `(…, in) → (…, units)`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = DenseLayer)]
-pub struct Dense {
-    /// Size of the output's last axis.
-    #[schema(minimum = 1)]
-    pub units: usize,
-    /// Activation applied to the output.
-    #[serde(default)]
-    pub activation: Activation,
-    /// Whether a bias is added.
-    #[serde(default = "yes")]
-    pub use_bias: bool,
-}
-
-/// 1-D convolution: `(steps, in) → (new steps, filters)`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Conv1DLayer)]
-pub struct Conv1D {
-    /// Number of output channels.
-    #[schema(minimum = 1)]
-    pub filters: usize,
-    /// Window length.
-    #[schema(minimum = 1)]
-    pub kernel_size: usize,
-    /// Step between windows.
-    #[serde(default = "one")]
-    #[schema(minimum = 1)]
-    pub strides: usize,
-    /// Border handling.
-    #[serde(default)]
-    pub padding: Padding,
-    /// Spacing between kernel elements.
-    #[serde(default = "one")]
-    #[schema(minimum = 1)]
-    pub dilation_rate: usize,
-    /// Activation applied to the output.
-    #[serde(default)]
-    pub activation: Activation,
-    /// Whether a bias is added.
-    #[serde(default = "yes")]
-    pub use_bias: bool,
-}
-
-/// 2-D convolution: `(height, width, in) → (new height, new width, filters)`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Conv2DLayer)]
-pub struct Conv2D {
-    /// Number of output channels.
-    #[schema(minimum = 1)]
-    pub filters: usize,
-    /// Window height and width.
-    pub kernel_size: Pair,
-    /// Steps between windows.
-    #[serde(default = "pair_one")]
-    pub strides: Pair,
-    /// Border handling.
-    #[serde(default)]
-    pub padding: Padding,
-    /// Spacing between kernel elements.
-    #[serde(default = "pair_one")]
-    pub dilation_rate: Pair,
-    /// Activation applied to the output.
-    #[serde(default)]
-    pub activation: Activation,
-    /// Whether a bias is added.
-    #[serde(default = "yes")]
-    pub use_bias: bool,
-}
-
-/// Window of a 2-D pool: `(height, width, channels) → (new height, new width, channels)`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Pooling2DLayer)]
-pub struct Pooling2D {
-    /// Window height and width.
-    #[serde(default = "pair_two")]
-    pub pool_size: Pair,
-    /// Steps between windows; the window's size unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strides: Option<Pair>,
-    /// Border handling.
-    #[serde(default)]
-    pub padding: Padding,
-}
-
-/// Window of a 1-D pool: `(steps, channels) → (new steps, channels)`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = Pooling1DLayer)]
-pub struct Pooling1D {
-    /// Window length.
-    #[serde(default = "pool_1d")]
-    #[schema(minimum = 1)]
-    pub pool_size: usize,
-    /// Step between windows; the window's length unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strides: Option<usize>,
-    /// Border handling.
-    #[serde(default)]
-    pub padding: Padding,
-}
-
-const fn pool_1d() -> usize {
-    2
-}
-
-/// A layer without parameters.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = PlainLayer)]
-pub struct Plain {}
-
-/// Gives each sample another shape of the same size.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = ReshapeLayer)]
-pub struct Reshape {
-    /// The new shape; one entry may be -1 and is inferred.
-    #[schema(min_items = 1, max_items = 4)]
-    pub target_shape: Vec<i64>,
-}
-
-/// Zeroes inputs at random while training, scaling the rest by `1 / (1 - rate)`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = DropoutLayer)]
-pub struct Dropout {
-    /// Share of inputs dropped, from 0 to below 1.
-    #[schema(minimum = 0, exclusive_maximum = 1)]
-    pub rate: f64,
-}
-
-/// Batch normalisation over the last axis (Ioffe and Szegedy, 2015).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = BatchNormalizationLayer)]
-pub struct BatchNormalization {
-    /// Weight of the old value in the moving averages.
-    #[serde(default = "batch_norm_momentum")]
-    pub momentum: f64,
-    /// Added to the variance.
-    #[serde(default = "norm_epsilon")]
-    pub epsilon: f64,
-}
-
-/// Layer normalisation over the last axis (Ba et al., 2016).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = LayerNormalizationLayer)]
-pub struct LayerNormalization {
-    /// Added to the variance.
-    #[serde(default = "norm_epsilon")]
-    pub epsilon: f64,
-}
-
-/// Looks integers up in a table: `(…) → (…, output_dim)`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = EmbeddingLayer)]
-pub struct Embedding {
-    /// Size of the vocabulary: inputs are integers from 0 to below it.
-    #[schema(minimum = 1)]
-    pub input_dim: usize,
-    /// Length of each vector.
-    #[schema(minimum = 1)]
-    pub output_dim: usize,
-}
-
-/// An activation as a layer of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = ActivationLayer)]
-pub struct ActivationLayer {
-    /// Which one.
-    pub activation: Activation,
-}
+use super::{network::Defaults, shapes::check_params};
+use crate::{
+    limits,
+    validation::{ObjectReader, Violations, parse},
+};
 
 macro_rules! layers {
     ($($(#[$doc:meta])* $name:ident($params:ty) => $snake:literal),+ $(,)?) => {
@@ -312,6 +84,12 @@ layers! {
     Conv1D(Conv1D) => "conv1d",
     /// 2-D convolution.
     Conv2D(Conv2D) => "conv2d",
+    /// Transposed 2-D convolution.
+    Conv2DTranspose(Conv2DTranspose) => "conv2d_transpose",
+    /// 2-D convolution of each channel by itself.
+    DepthwiseConv2D(DepthwiseConv2D) => "depthwise_conv2d",
+    /// Depthwise convolution, then one over channels.
+    SeparableConv2D(SeparableConv2D) => "separable_conv2d",
     /// Maximum of each 1-D window.
     MaxPooling1D(Pooling1D) => "max_pooling1d",
     /// Mean of each 1-D window.
@@ -324,20 +102,103 @@ layers! {
     GlobalAveragePooling1D(Plain) => "global_average_pooling1d",
     /// Mean over height and width.
     GlobalAveragePooling2D(Plain) => "global_average_pooling2d",
+    /// Maximum over all steps.
+    GlobalMaxPooling1D(Plain) => "global_max_pooling1d",
+    /// Maximum over height and width.
+    GlobalMaxPooling2D(Plain) => "global_max_pooling2d",
+    /// Zeros around planes.
+    ZeroPadding2D(ZeroPadding2D) => "zero_padding2d",
+    /// Larger planes.
+    UpSampling2D(UpSampling2D) => "up_sampling2d",
     /// All values of a sample in one axis.
     Flatten(Plain) => "flatten",
     /// Another shape of the same size.
     Reshape(Reshape) => "reshape",
+    /// The same vector at each step.
+    RepeatVector(RepeatVector) => "repeat_vector",
     /// Random zeroing while training.
     Dropout(Dropout) => "dropout",
+    /// Random zeroing of whole channels of steps while training.
+    SpatialDropout1D(Dropout) => "spatial_dropout1d",
+    /// Random zeroing of whole channels of planes while training.
+    SpatialDropout2D(Dropout) => "spatial_dropout2d",
+    /// Normal noise while training.
+    GaussianNoise(GaussianNoise) => "gaussian_noise",
     /// Batch normalisation.
     BatchNormalization(BatchNormalization) => "batch_normalization",
     /// Layer normalisation.
     LayerNormalization(LayerNormalization) => "layer_normalization",
+    /// Division by the root of the mean square.
+    RMSNormalization(RMSNormalization) => "rms_normalization",
+    /// Normalisation of groups of channels.
+    GroupNormalization(GroupNormalization) => "group_normalization",
     /// Table lookup of integers.
     Embedding(Embedding) => "embedding",
+    /// A learned vector for each position.
+    PositionEmbedding(PositionEmbedding) => "position_embedding",
+    /// Fully connected recurrence.
+    SimpleRNN(SimpleRNN) => "simple_rnn",
+    /// Long short-term memory.
+    LSTM(LSTM) => "lstm",
+    /// Gated recurrent unit.
+    GRU(GRU) => "gru",
+    /// A recurrent layer in both directions.
+    Bidirectional(Bidirectional) => "bidirectional",
+    /// Attention.
+    MultiHeadAttention(MultiHeadAttention) => "multi_head_attention",
     /// Activation function.
     Activation(ActivationLayer) => "activation",
+    /// Rectifier with a slope, a threshold or a largest value.
+    ReLU(ReLU) => "re_lu",
+    /// Rectifier with a slope of negative values.
+    LeakyReLU(LeakyReLU) => "leaky_re_lu",
+    /// Exponential linear unit.
+    ELU(ELU) => "elu",
+    /// Rectifier with learned slopes.
+    PReLU(PReLU) => "p_re_lu",
+    /// Sum of inputs.
+    Add(Plain) => "add",
+    /// First input less the second.
+    Subtract(Plain) => "subtract",
+    /// Product of inputs.
+    Multiply(Plain) => "multiply",
+    /// Mean of inputs.
+    Average(Plain) => "average",
+    /// Largest of inputs.
+    Maximum(Plain) => "maximum",
+    /// Smallest of inputs.
+    Minimum(Plain) => "minimum",
+    /// Inputs one after the other along an axis.
+    Concatenate(Concatenate) => "concatenate",
+}
+
+impl Layer {
+    /// Tells whether the layer does nothing but when training.
+    #[must_use]
+    pub fn is_noise(&self) -> bool {
+        matches!(
+            self,
+            Self::Dropout(_)
+                | Self::SpatialDropout1D(_)
+                | Self::SpatialDropout2D(_)
+                | Self::GaussianNoise(_)
+        )
+    }
+
+    /// Returns the activation that the layer ends in, if it is one that a loss can include.
+    #[must_use]
+    pub fn activation(&self) -> Activation {
+        match self {
+            Self::Dense(l) => l.activation,
+            Self::Conv1D(l) => l.activation,
+            Self::Conv2D(l) => l.activation,
+            Self::Conv2DTranspose(l) => l.activation,
+            Self::DepthwiseConv2D(l) => l.activation,
+            Self::SeparableConv2D(l) => l.activation,
+            Self::Activation(l) => l.activation,
+            _ => Activation::Linear,
+        }
+    }
 }
 
 /// One layer of a network.
@@ -348,28 +209,85 @@ pub struct LayerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 63)]
     pub name: Option<String>,
+    /// What it takes: names of earlier layers, or `"input"` for the network's input; the layer
+    /// before unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 64, example = json!(["conv2d", "input"]))]
+    pub inputs: Option<Vec<String>>,
     /// Kind and parameters.
     #[serde(flatten)]
     pub layer: Layer,
 }
 
 impl LayerSpec {
-    /// Reads one layer, recording every mistake.
-    pub fn read(value: Value, pointer: &str, violations: &mut Violations) -> Option<Self> {
+    /// Reads one layer, recording every mistake; `defaults` fill in what it leaves out.
+    pub fn read(
+        value: Value,
+        pointer: &str,
+        defaults: Defaults,
+        violations: &mut Violations,
+    ) -> Option<Self> {
         let mut reader = ObjectReader::new(value, pointer, violations)?;
         let name = reader.optional::<String>("name");
+        let inputs = reader.optional::<Vec<String>>("inputs");
         let class = reader.required::<String>("type");
-        let params = Value::Object(reader.rest());
-        let layer = Layer::parse_params(&class?, params, pointer, violations)?;
+        let mut params = reader.rest();
+        let max = limits::MAX_LAYER_INPUTS;
+        if let Some(inputs) = &inputs {
+            violations.check(
+                (1..=max).contains(&inputs.len()),
+                &format!("{pointer}/inputs"),
+                "out_of_range",
+                || format!("{} inputs are not between 1 and {max}", inputs.len()),
+            );
+        }
+        let class = class?;
+        defaults.fill_in(&class, &mut params);
+        let params = Value::Object(params);
+        let layer = Layer::parse_params(&class, params, pointer, violations)?;
         for e in check_params(&layer).err().into_iter().flatten() {
             violations.push(format!("{pointer}/{}", e.field), e.code, e.detail);
         }
-        Some(Self { name, layer })
+        Some(Self {
+            name,
+            inputs,
+            layer,
+        })
     }
 }
 
 impl From<Layer> for LayerSpec {
     fn from(layer: Layer) -> Self {
-        Self { name: None, layer }
+        Self {
+            name: None,
+            inputs: None,
+            layer,
+        }
+    }
+}
+
+impl Defaults {
+    /// Adds the fields that a layer leaves out where they differ from Keras' defaults.
+    fn fill_in(self, class: &str, params: &mut Map<String, Value>) {
+        if self == Self::Keras {
+            return;
+        }
+        let fields: &[(&str, Value)] = &match class {
+            "BatchNormalization" => vec![("momentum", 0.9.into()), ("epsilon", 1e-5.into())],
+            "LayerNormalization" | "GroupNormalization" => vec![("epsilon", 1e-5.into())],
+            // The spacing of 32-bit floats at 1, as torch.nn.RMSNorm has it.
+            "RMSNormalization" => vec![("epsilon", f64::from(f32::EPSILON).into())],
+            "LeakyReLU" => vec![("negative_slope", 0.01.into())],
+            "LSTM" => vec![("unit_forget_bias", false.into())],
+            _ => vec![],
+        };
+        for (field, value) in fields {
+            params.entry(*field).or_insert_with(|| value.clone());
+        }
+        if let ("Bidirectional", Some(Value::Object(inner))) = (class, params.get_mut("layer"))
+            && let Some(class) = inner.get("type").and_then(Value::as_str).map(str::to_owned)
+        {
+            self.fill_in(&class, inner);
+        }
     }
 }

@@ -2,8 +2,16 @@
 //!
 //! Shapes are channels-last, without the batch dimension. Formulas are those of Keras 3.
 
-use super::layers::{Conv1D, Conv2D, Layer, Padding, Pooling1D, Pooling2D};
+mod check;
+mod merge;
+mod windows;
+
+use super::layers::{Layer, MultiHeadAttention, Recurrent};
 use crate::limits;
+
+pub use check::check_params;
+pub use merge::axis;
+pub use windows::positions;
 
 /// Shape of one sample, without the batch dimension.
 pub type Shape = Vec<usize>;
@@ -31,7 +39,7 @@ pub struct LayerError {
 }
 
 impl LayerError {
-    fn shape(detail: String) -> Self {
+    pub(crate) fn shape(detail: String) -> Self {
         Self {
             field: "",
             code: "shape_mismatch",
@@ -39,7 +47,7 @@ impl LayerError {
         }
     }
 
-    fn range(field: &'static str, detail: String) -> Self {
+    pub(crate) fn range(field: &'static str, detail: String) -> Self {
         Self {
             field,
             code: "out_of_range",
@@ -61,177 +69,199 @@ pub fn size(shape: &[usize]) -> u64 {
     shape.iter().fold(1_u64, |n, &d| n.saturating_mul(d as u64))
 }
 
-/// Checks a layer's own parameters, whatever its input.
-///
-/// # Errors
-/// Every parameter outside its range.
-pub fn check_params(layer: &Layer) -> Result<(), Vec<LayerError>> {
-    let mut errors = Vec::new();
-    let mut positive = |field: &'static str, values: &[usize]| {
-        for &n in values {
-            if n == 0 || n > limits::MAX_FEATURES {
-                let max = limits::MAX_FEATURES;
-                errors.push(LayerError::range(
-                    field,
-                    format!("{n} is not between 1 and {max}"),
-                ));
-            }
-        }
-    };
-    match layer {
-        Layer::Dense(l) => positive("units", &[l.units]),
-        Layer::Conv1D(l) => {
-            positive("filters", &[l.filters]);
-            positive("kernel_size", &[l.kernel_size]);
-            positive("strides", &[l.strides]);
-            positive("dilation_rate", &[l.dilation_rate]);
-            if l.strides > 1 && l.dilation_rate > 1 {
-                errors.push(stride_and_dilation());
-            }
-        }
-        Layer::Conv2D(l) => {
-            positive("filters", &[l.filters]);
-            positive("kernel_size", &l.kernel_size.get());
-            positive("strides", &l.strides.get());
-            positive("dilation_rate", &l.dilation_rate.get());
-            if l.strides.get() != [1, 1] && l.dilation_rate.get() != [1, 1] {
-                errors.push(stride_and_dilation());
-            }
-        }
-        Layer::MaxPooling1D(l) | Layer::AveragePooling1D(l) => {
-            positive("pool_size", &[l.pool_size]);
-            positive("strides", &[l.strides.unwrap_or(1)]);
-        }
-        Layer::MaxPooling2D(l) | Layer::AveragePooling2D(l) => {
-            positive("pool_size", &l.pool_size.get());
-            positive(
-                "strides",
-                &l.strides.map_or([1, 1], super::layers::Pair::get),
-            );
-        }
-        Layer::Embedding(l) => {
-            positive("input_dim", &[l.input_dim]);
-            positive("output_dim", &[l.output_dim]);
-        }
-        Layer::Dropout(l) if !(0.0..1.0).contains(&l.rate) => {
-            let detail = format!("{} is not from 0 to below 1", l.rate);
-            errors.push(LayerError::range("rate", detail));
-        }
-        Layer::BatchNormalization(l) => {
-            if !(0.0..1.0).contains(&l.momentum) {
-                let detail = format!("{} is not from 0 to below 1", l.momentum);
-                errors.push(LayerError::range("momentum", detail));
-            }
-            check_epsilon(l.epsilon, &mut errors);
-        }
-        Layer::LayerNormalization(l) => check_epsilon(l.epsilon, &mut errors),
-        _ => {}
-    }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors)
-    }
-}
-
-fn stride_and_dilation() -> LayerError {
-    let detail = "strides and dilation_rate cannot both be above 1".to_owned();
-    LayerError {
-        field: "dilation_rate",
-        code: "conflict",
-        detail,
-    }
-}
-
-fn check_epsilon(epsilon: f64, errors: &mut Vec<LayerError>) {
-    if !(epsilon > 0.0 && epsilon <= 1.0) {
-        let detail = format!("{epsilon} is not above 0 and at most 1");
-        errors.push(LayerError::range("epsilon", detail));
-    }
-}
-
-/// Infers a layer's output shape and parameter counts from its input shape.
+/// Infers a layer's output shape from the shapes of its inputs.
 ///
 /// # Errors
 /// A [`LayerError`] that says what input the layer needs.
-pub fn infer(layer: &Layer, input: &[usize]) -> Result<LayerShape, LayerError> {
-    let last = input.last().copied().unwrap_or(1);
-    let plain = |output: Shape| LayerShape {
-        output,
-        trainable: 0,
-        non_trainable: 0,
+pub fn infer(layer: &Layer, inputs: &[Shape]) -> Result<Shape, LayerError> {
+    check_count(layer, inputs.len())?;
+    let input = inputs.first().map_or(&[][..], Vec::as_slice);
+    let output = match layer {
+        Layer::Add(_)
+        | Layer::Subtract(_)
+        | Layer::Multiply(_)
+        | Layer::Average(_)
+        | Layer::Maximum(_)
+        | Layer::Minimum(_) => merge::broadcast(layer, inputs)?,
+        Layer::Concatenate(l) => merge::concatenate(l, inputs)?,
+        Layer::MultiHeadAttention(l) => attention(layer, l, inputs)?,
+        Layer::SimpleRNN(_) | Layer::LSTM(_) | Layer::GRU(_) | Layer::Bidirectional(_) => {
+            recurrent(layer, input)?
+        }
+        _ => single(layer, input)?,
     };
-    let shape = match layer {
+    check_size(layer, &output)?;
+    Ok(output)
+}
+
+/// Shape of a layer of one input.
+fn single(layer: &Layer, input: &[usize]) -> Result<Shape, LayerError> {
+    let last = input.last().copied().unwrap_or(1);
+    Ok(match layer {
         Layer::Dense(l) => {
             let mut output = input.to_vec();
             *output.last_mut().ok_or_else(|| wants(layer, 1, input))? = l.units;
-            let trainable = weights(last, l.units, l.use_bias);
-            LayerShape {
-                output,
-                trainable,
-                non_trainable: 0,
-            }
+            output
         }
-        Layer::Conv1D(l) => conv1d(layer, l, input)?,
-        Layer::Conv2D(l) => conv2d(layer, l, input)?,
-        Layer::MaxPooling1D(l) | Layer::AveragePooling1D(l) => plain(pool1d(layer, l, input)?),
-        Layer::MaxPooling2D(l) | Layer::AveragePooling2D(l) => plain(pool2d(layer, l, input)?),
-        Layer::GlobalAveragePooling1D(_) => {
+        Layer::GlobalAveragePooling1D(_) | Layer::GlobalMaxPooling1D(_) => {
             need_rank(layer, 2, input)?;
-            plain(vec![last])
+            vec![last]
         }
-        Layer::GlobalAveragePooling2D(_) => {
+        Layer::GlobalAveragePooling2D(_) | Layer::GlobalMaxPooling2D(_) => {
             need_rank(layer, 3, input)?;
-            plain(vec![last])
+            vec![last]
         }
-        Layer::Flatten(_) => plain(vec![size(input).try_into().unwrap_or(usize::MAX)]),
-        Layer::Reshape(l) => plain(reshape(&l.target_shape, input)?),
-        Layer::Dropout(_) | Layer::Activation(_) => plain(input.to_vec()),
-        Layer::BatchNormalization(_) => LayerShape {
-            output: input.to_vec(),
-            trainable: 2 * last as u64,
-            non_trainable: 2 * last as u64,
-        },
-        Layer::LayerNormalization(_) => LayerShape {
-            output: input.to_vec(),
-            trainable: 2 * last as u64,
-            non_trainable: 0,
-        },
-        Layer::Embedding(l) => {
-            let mut output = input.to_vec();
-            output.push(l.output_dim);
-            LayerShape {
-                output,
-                trainable: weights(l.input_dim, l.output_dim, false),
-                non_trainable: 0,
+        Layer::Flatten(_) => vec![size(input).try_into().unwrap_or(usize::MAX)],
+        Layer::Reshape(l) => reshape(&l.target_shape, input)?,
+        Layer::RepeatVector(l) => {
+            need_rank(layer, 1, input)?;
+            vec![l.n, last]
+        }
+        Layer::SpatialDropout1D(_) => {
+            need_rank(layer, 2, input)?;
+            input.to_vec()
+        }
+        Layer::SpatialDropout2D(_) => {
+            need_rank(layer, 3, input)?;
+            input.to_vec()
+        }
+        Layer::Embedding(l) => [input, &[l.output_dim]].concat(),
+        Layer::PositionEmbedding(l) => {
+            need_rank(layer, 2, input)?;
+            if input[0] > l.sequence_length {
+                let detail = format!(
+                    "{} is less than the {} steps of its input",
+                    l.sequence_length, input[0]
+                );
+                return Err(LayerError::range("sequence_length", detail));
             }
+            input.to_vec()
         }
-    };
-    check_size(layer, &shape)?;
-    Ok(shape)
+        Layer::GroupNormalization(l) => {
+            if last % l.groups != 0 {
+                let detail = format!("{} does not divide the {last} channels", l.groups);
+                return Err(LayerError::range("groups", detail));
+            }
+            input.to_vec()
+        }
+        Layer::PReLU(l) => {
+            if let Some(axis) = l
+                .shared_axes
+                .iter()
+                .find(|a| !(1..=input.len()).contains(a))
+            {
+                let detail = format!("{axis} is not between 1 and {}", input.len());
+                return Err(LayerError::range("shared_axes", detail));
+            }
+            input.to_vec()
+        }
+        _ => windows::infer(layer, input)?.unwrap_or_else(|| input.to_vec()),
+    })
 }
 
-fn check_size(layer: &Layer, shape: &LayerShape) -> Result<(), LayerError> {
-    let (kind, out) = (layer.type_name(), show(&shape.output));
-    if shape.output.len() > limits::MAX_RANK {
+/// Checks how many inputs a layer takes.
+fn check_count(layer: &Layer, n: usize) -> Result<(), LayerError> {
+    let (least, most) = match layer {
+        Layer::Subtract(_) => (2, 2),
+        Layer::Add(_)
+        | Layer::Multiply(_)
+        | Layer::Average(_)
+        | Layer::Maximum(_)
+        | Layer::Minimum(_)
+        | Layer::Concatenate(_) => (2, limits::MAX_LAYER_INPUTS),
+        Layer::MultiHeadAttention(_) => (1, 3),
+        _ => (1, 1),
+    };
+    if (least..=most).contains(&n) {
+        return Ok(());
+    }
+    let kind = layer.type_name();
+    let wanted = match (least, most) {
+        (1, 1) => "one input".to_owned(),
+        (2, 2) => "two inputs".to_owned(),
+        _ => format!("{least} to {most} inputs"),
+    };
+    Err(LayerError {
+        field: "inputs",
+        code: "out_of_range",
+        detail: format!("{kind} takes {wanted}, not {n}; name them in \"inputs\""),
+    })
+}
+
+fn recurrent(layer: &Layer, input: &[usize]) -> Result<Shape, LayerError> {
+    need_rank(layer, 2, input)?;
+    let (gates, units, sequences, factor) = match layer {
+        Layer::SimpleRNN(l) => (1, l.units, l.return_sequences, 1),
+        Layer::LSTM(l) => (4, l.units, l.return_sequences, 1),
+        Layer::GRU(l) => (3, l.units, l.return_sequences, 1),
+        Layer::Bidirectional(l) => {
+            let factor = if l.merge_mode == super::layers::MergeMode::Concat {
+                2
+            } else {
+                1
+            };
+            match &l.layer {
+                Recurrent::SimpleRNN(l) => (1, l.units, l.return_sequences, factor),
+                Recurrent::LSTM(l) => (4, l.units, l.return_sequences, factor),
+                Recurrent::GRU(l) => (3, l.units, l.return_sequences, factor),
+            }
+        }
+        _ => return Ok(input.to_vec()),
+    };
+    let max = limits::MAX_STEPS;
+    if input[0] > max {
+        let detail = format!(
+            "{} takes at most {max} steps, not {}",
+            layer.type_name(),
+            input[0]
+        );
+        return Err(LayerError::shape(detail));
+    }
+    check_size(layer, &[input[0], gates * units])?;
+    let width = units * factor;
+    Ok(if sequences {
+        vec![input[0], width]
+    } else {
+        vec![width]
+    })
+}
+
+fn attention(layer: &Layer, l: &MultiHeadAttention, inputs: &[Shape]) -> Result<Shape, LayerError> {
+    for input in inputs {
+        need_rank(layer, 2, input)?;
+    }
+    let query = &inputs[0];
+    let value = inputs.get(1).unwrap_or(query);
+    let key = inputs.get(2).unwrap_or(value);
+    if key[0] != value[0] {
+        let (key, value) = (show(key), show(value));
+        return Err(LayerError::shape(format!(
+            "MultiHeadAttention needs as many keys as values, got {key} and {value}"
+        )));
+    }
+    // The scores, and the longest of the projections.
+    check_size(layer, &[l.num_heads, query[0], key[0]])?;
+    let widest = l.key_dim.max(l.value_dim.unwrap_or(0));
+    check_size(layer, &[query[0].max(key[0]), l.num_heads, widest])?;
+    Ok(query.clone())
+}
+
+fn check_size(layer: &Layer, output: &[usize]) -> Result<(), LayerError> {
+    let (kind, out) = (layer.type_name(), show(output));
+    if output.len() > limits::MAX_RANK {
         let max = limits::MAX_RANK;
         return Err(LayerError::shape(format!(
             "{kind} yields {out}, more than {max} dimensions"
         )));
     }
-    let values = size(&shape.output);
-    if values > limits::MAX_ACTIVATION {
+    let values = size(output);
+    if values == 0 || values > limits::MAX_ACTIVATION {
         let max = limits::MAX_ACTIVATION;
         return Err(LayerError::shape(format!(
-            "{kind} yields {values} values a sample, above {max}"
+            "{kind} yields {values} values a sample, not between 1 and {max}"
         )));
     }
     Ok(())
-}
-
-fn weights(inputs: usize, outputs: usize, bias: bool) -> u64 {
-    let kernel = (inputs as u64).saturating_mul(outputs as u64);
-    kernel.saturating_add(if bias { outputs as u64 } else { 0 })
 }
 
 fn wants(layer: &Layer, rank: usize, input: &[usize]) -> LayerError {
@@ -252,97 +282,6 @@ fn need_rank(layer: &Layer, rank: usize, input: &[usize]) -> Result<(), LayerErr
     } else {
         Err(wants(layer, rank, input))
     }
-}
-
-/// Number of window positions along one axis, `None` if the window does not fit.
-#[must_use]
-pub fn positions(
-    input: usize,
-    window: usize,
-    stride: usize,
-    dilation: usize,
-    padding: Padding,
-) -> Option<usize> {
-    let extent = (window - 1).checked_mul(dilation)?.checked_add(1)?;
-    match padding {
-        Padding::Same => Some(input.div_ceil(stride)),
-        Padding::Valid => input.checked_sub(extent).map(|room| room / stride + 1),
-    }
-}
-
-fn fit(
-    layer: &Layer,
-    field: &'static str,
-    input: usize,
-    window: [usize; 3],
-    padding: Padding,
-) -> Result<usize, LayerError> {
-    let [size, stride, dilation] = window;
-    positions(input, size, stride, dilation, padding).ok_or_else(|| LayerError {
-        field,
-        code: "shape_mismatch",
-        detail: format!(
-            "a window of {size} does not fit into {input} positions of {}'s input; use a smaller one or padding \"same\"",
-            layer.type_name()
-        ),
-    })
-}
-
-fn conv1d(layer: &Layer, l: &Conv1D, input: &[usize]) -> Result<LayerShape, LayerError> {
-    need_rank(layer, 2, input)?;
-    let window = [l.kernel_size, l.strides, l.dilation_rate];
-    let steps = fit(layer, "kernel_size", input[0], window, l.padding)?;
-    let fan_in = l.kernel_size.saturating_mul(input[1]);
-    let trainable = weights(fan_in, l.filters, l.use_bias);
-    Ok(LayerShape {
-        output: vec![steps, l.filters],
-        trainable,
-        non_trainable: 0,
-    })
-}
-
-fn conv2d(layer: &Layer, l: &Conv2D, input: &[usize]) -> Result<LayerShape, LayerError> {
-    need_rank(layer, 3, input)?;
-    let (k, s, d) = (l.kernel_size.get(), l.strides.get(), l.dilation_rate.get());
-    let height = fit(
-        layer,
-        "kernel_size",
-        input[0],
-        [k[0], s[0], d[0]],
-        l.padding,
-    )?;
-    let width = fit(
-        layer,
-        "kernel_size",
-        input[1],
-        [k[1], s[1], d[1]],
-        l.padding,
-    )?;
-    let fan_in = k[0].saturating_mul(k[1]).saturating_mul(input[2]);
-    let trainable = weights(fan_in, l.filters, l.use_bias);
-    Ok(LayerShape {
-        output: vec![height, width, l.filters],
-        trainable,
-        non_trainable: 0,
-    })
-}
-
-fn pool1d(layer: &Layer, l: &Pooling1D, input: &[usize]) -> Result<Shape, LayerError> {
-    need_rank(layer, 2, input)?;
-    let window = [l.pool_size, l.strides.unwrap_or(l.pool_size), 1];
-    Ok(vec![
-        fit(layer, "pool_size", input[0], window, l.padding)?,
-        input[1],
-    ])
-}
-
-fn pool2d(layer: &Layer, l: &Pooling2D, input: &[usize]) -> Result<Shape, LayerError> {
-    need_rank(layer, 3, input)?;
-    let p = l.pool_size.get();
-    let s = l.strides.map_or(p, super::layers::Pair::get);
-    let height = fit(layer, "pool_size", input[0], [p[0], s[0], 1], l.padding)?;
-    let width = fit(layer, "pool_size", input[1], [p[1], s[1], 1], l.padding)?;
-    Ok(vec![height, width, input[2]])
 }
 
 fn reshape(target: &[i64], input: &[usize]) -> Result<Shape, LayerError> {

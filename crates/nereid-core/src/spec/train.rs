@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{
     callbacks::Callback,
     fit::{ClassWeight, FitOptions},
-    layers::{Activation, Layer},
+    layers::{Activation, Layer, LayerSpec},
     network::{Network, Plan},
     objective::{Loss, Metric},
     optimizer::Optimizer,
@@ -231,20 +231,7 @@ impl TrainSpec {
     }
 
     fn ends_in_probabilities(&self) -> bool {
-        let last = self
-            .network
-            .layers
-            .iter()
-            .rev()
-            .map(|l| &l.layer)
-            .find(|l| !matches!(l, Layer::Flatten(_) | Layer::Reshape(_) | Layer::Dropout(_)));
-        let activation = match last {
-            Some(Layer::Dense(l)) => l.activation,
-            Some(Layer::Conv1D(l)) => l.activation,
-            Some(Layer::Conv2D(l)) => l.activation,
-            Some(Layer::Activation(l)) => l.activation,
-            _ => Activation::Linear,
-        };
+        let activation = self.network.final_activation();
         match self.loss {
             Loss::BinaryCrossentropy { .. } => activation == Activation::Sigmoid,
             _ => activation == Activation::Softmax,
@@ -417,8 +404,8 @@ impl TrainSpec {
     }
 
     fn check_augmentation(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
-        let first = self.network.layers.first().map(|l| &l.layer);
-        let indices = matches!(first, Some(Layer::Embedding(_)));
+        let embeds = |l: &LayerSpec| matches!(l.layer, Layer::Embedding(_));
+        let indices = self.network.layers.iter().any(embeds);
         for (i, augmentation) in self.fit.augmentation.iter().enumerate() {
             let at = format!("{pointer}/fit/augmentation/{i}");
             augmentation.check_samples(&schema.shape, indices, &at, v);

@@ -1,9 +1,11 @@
 //! A batch on its way through a network: a matrix of one row a sample, with its shape.
 
-use burn::tensor::{Tensor, activation};
-use nereid_core::spec::layers::Activation;
+use burn::tensor::Tensor;
+
+use super::functions::Function;
 
 /// Values between two layers.
+#[derive(Debug, Clone)]
 pub(crate) struct Act {
     data: Tensor<2>,
     /// Shape of a sample, channels last whatever `planar` says.
@@ -102,20 +104,30 @@ impl Act {
         }
     }
 
-    /// Applies an activation.
-    pub(crate) fn activate(self, by: Activation) -> Self {
-        match by {
-            Activation::Linear => self,
-            Activation::Relu => self.map(activation::relu),
-            Activation::LeakyRelu => self.map(|x| activation::leaky_relu(x, 0.2)),
-            Activation::Gelu => self.map(activation::gelu),
-            Activation::Sigmoid => self.map(activation::sigmoid),
-            Activation::Tanh => self.map(Tensor::tanh),
-            Activation::Softmax => {
-                let (n, size, shape) = (self.rows(), self.size(), self.shape.clone());
-                let normalised = activation::softmax(self.vectors(), 1);
-                Self::new(normalised.reshape([n, size]), shape)
-            }
+    /// Applies `f` to the values of two batches of the same shape.
+    pub(crate) fn zip(
+        self,
+        other: Self,
+        f: impl FnOnce(Tensor<2>, Tensor<2>) -> Tensor<2>,
+    ) -> Self {
+        if self.planar == other.planar {
+            let data = f(self.data, other.data);
+            return Self { data, ..self };
         }
+        let shape = self.shape.clone();
+        Self::new(f(self.flat(), other.flat()), shape)
+    }
+
+    /// Applies an activation.
+    pub(crate) fn activate(self, by: Function) -> Self {
+        if by == Function::LINEAR {
+            return self;
+        }
+        if by.is_elementwise() {
+            return self.map(|x| by.apply(x));
+        }
+        let (n, size, shape) = (self.rows(), self.size(), self.shape.clone());
+        let vectors = by.apply(self.vectors());
+        Self::new(vectors.reshape([n, size]), shape)
     }
 }

@@ -1,21 +1,32 @@
 //! What each kind of layer does to a batch.
 
-use burn::tensor::{Int, Tensor, TensorData};
-use nereid_core::spec::layers::Activation;
+use burn::tensor::{Int, Tensor};
+use nereid_core::spec::network::Source;
 
 use super::{
-    Act, Mode, kernels,
-    norm::{BatchNorm, LayerNorm},
+    Act, Mode,
+    attention::Attention,
+    convolution,
+    functions::Function,
+    kernels,
+    merge::{Join, concatenate},
+    noise::Noise,
+    norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm, Slopes},
+    recurrent::{Bidirectional, Recurrent},
+    resize,
     window::Window,
 };
-use crate::random::{self, Purpose};
 
 /// A layer ready to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
+    /// What it takes.
+    pub(crate) sources: Vec<Source>,
+    /// Shape of its output.
+    pub(crate) output: Vec<usize>,
     /// Applied after the layer itself.
-    pub(crate) activation: Activation,
+    pub(crate) activation: Function,
 }
 
 /// Kinds of layers; weights by index into the network's parameters.
@@ -31,19 +42,48 @@ pub(crate) enum Kind {
         kernel: usize,
         bias: Option<usize>,
         filters: usize,
+        groups: usize,
+    },
+    ConvTranspose {
+        window: Window,
+        kernel: usize,
+        bias: Option<usize>,
+        filters: usize,
+    },
+    Separable {
+        window: Window,
+        depthwise: usize,
+        pointwise: usize,
+        bias: Option<usize>,
+        multiplier: usize,
+        filters: usize,
     },
     MaxPool(Window),
     AveragePool(Window),
     GlobalAverage,
-    Reshape(Vec<usize>),
-    Dropout(f64),
+    GlobalMaximum,
+    ZeroPad([[usize; 2]; 2]),
+    Nearest([usize; 2]),
+    Bilinear([usize; 2]),
+    Reshape,
+    Repeat(usize),
+    Noise(Noise),
     BatchNorm(BatchNorm),
     LayerNorm(LayerNorm),
+    RmsNorm(RmsNorm),
+    GroupNorm(GroupNorm),
+    Slopes(Slopes),
     Embedding {
         table: usize,
         rows: usize,
         size: usize,
     },
+    Positions(usize),
+    Recurrent(Recurrent),
+    Bidirectional(Bidirectional),
+    Attention(Attention),
+    Join(Join),
+    Concatenate(usize),
     Activation,
 }
 
@@ -51,50 +91,134 @@ impl Node {
     /// Runs the layer and then `activation`.
     pub(super) fn run(
         &self,
-        act: Act,
+        mut inputs: Vec<Act>,
         index: usize,
         weights: &[Tensor<1>],
         mode: &mut Mode<'_>,
-        activation: Activation,
+        activation: Function,
     ) -> Act {
-        let relu = activation == Activation::Relu;
-        let act = match &self.kind {
+        let joined = match &self.kind {
+            Kind::Join(join) => join.run(inputs, &self.output),
+            Kind::Concatenate(axis) => concatenate(inputs, *axis, &self.output),
+            Kind::Attention(attention) => attention.run(inputs, index, weights, mode),
+            _ => {
+                let act = inputs.swap_remove(0);
+                return match self.fused(act, weights, activation == Function::RELU) {
+                    Ok(done) => done,
+                    Err(act) => self.apply(act, index, weights, mode).activate(activation),
+                };
+            }
+        };
+        joined.activate(activation)
+    }
+
+    /// Runs a layer that may do its ReLU itself: with it, or as `Err` what is still to be done.
+    fn fused(&self, act: Act, weights: &[Tensor<1>], relu: bool) -> Result<Act, Act> {
+        match &self.kind {
             Kind::Dense {
                 kernel,
                 bias,
                 units,
             } => {
                 let bias = bias.map(|b| &weights[b]);
-                match dense(act, &weights[*kernel], bias, *units, relu) {
-                    Ok(done) => return done,
-                    Err(linear) => linear,
-                }
+                dense(act, &weights[*kernel], bias, *units, relu)
             }
             Kind::Conv {
                 window,
                 kernel,
                 bias,
                 filters,
+                groups: 1,
             } => {
                 let bias = bias.map(|b| &weights[b]);
-                match window.layer(act, &weights[*kernel], bias, *filters, relu) {
-                    Ok(done) => return done,
-                    Err(linear) => linear,
-                }
+                window.layer(act, &weights[*kernel], bias, *filters, relu)
             }
+            _ => Err(act),
+        }
+    }
+
+    /// Runs what [`Self::fused`] leaves.
+    fn apply(&self, act: Act, index: usize, weights: &[Tensor<1>], mode: &mut Mode<'_>) -> Act {
+        match &self.kind {
+            Kind::Conv { groups, .. } if *groups > 1 => self.convolve(act, weights),
+            Kind::ConvTranspose { .. } | Kind::Separable { .. } => self.convolve(act, weights),
             Kind::MaxPool(window) => window.maximum_layer(act),
             Kind::AveragePool(window) => window.mean_layer(act),
-            Kind::GlobalAverage => global_average(act),
-            Kind::Reshape(shape) => Act::new(act.flat(), shape.clone()),
-            Kind::Dropout(rate) => dropout(act, *rate, index, mode),
+            Kind::GlobalAverage => global(act, |x| x.mean_dim(2)),
+            Kind::GlobalMaximum => global(act, |x| x.max_dim(2)),
+            Kind::ZeroPad(margins) => resize::zero_pad(act, *margins),
+            Kind::Nearest(factors) => resize::nearest(act, *factors),
+            Kind::Bilinear(factors) => resize::bilinear(act, *factors),
+            Kind::Reshape => Act::new(act.flat(), self.output.clone()),
+            Kind::Repeat(steps) => resize::repeat(act, *steps),
+            Kind::Noise(noise) => noise.run(act, index, mode),
             Kind::BatchNorm(norm) => norm.run(act, weights, mode),
             Kind::LayerNorm(norm) => norm.run(act, weights),
+            Kind::RmsNorm(norm) => norm.run(act, weights),
+            Kind::GroupNorm(norm) => norm.run(act, weights),
+            Kind::Slopes(slopes) => slopes.run(act, weights),
             Kind::Embedding { table, rows, size } => {
                 embed(act, weights[*table].clone().reshape([*rows, *size]), *size)
             }
-            Kind::Activation => act,
+            Kind::Positions(table) => resize::positions(&act, weights[*table].clone()),
+            Kind::Recurrent(layer) => layer.run(act, weights),
+            Kind::Bidirectional(layer) => layer.run(act, weights),
+            // Done already, or nothing to do but the activation.
+            Kind::Dense { .. }
+            | Kind::Conv { .. }
+            | Kind::Activation
+            | Kind::Join(_)
+            | Kind::Concatenate(_)
+            | Kind::Attention(_) => act,
+        }
+    }
+
+    fn convolve(&self, act: Act, weights: &[Tensor<1>]) -> Act {
+        let (rank, inputs) = (act.rank(), act.channels());
+        let take = |i: Option<usize>| i.map(|i| weights[i].clone());
+        let kernel =
+            |i: usize, shape: [usize; 4]| -> Tensor<4> { weights[i].clone().reshape(shape) };
+        let x = act.planes();
+        let y = match &self.kind {
+            Kind::Conv {
+                window,
+                kernel: k,
+                bias,
+                filters,
+                groups,
+            } => {
+                let [h, w] = window.size;
+                let k = kernel(*k, [h, w, inputs / groups, *filters]).permute([3, 2, 0, 1]);
+                convolution::grouped(window, x, k, take(*bias), *groups)
+            }
+            Kind::ConvTranspose {
+                window,
+                kernel: k,
+                bias,
+                filters,
+            } => {
+                let [h, w] = window.size;
+                let k = kernel(*k, [inputs, *filters, h, w]);
+                convolution::transposed(window, x, k, take(*bias))
+            }
+            Kind::Separable {
+                window,
+                depthwise,
+                pointwise,
+                bias,
+                multiplier,
+                filters,
+            } => {
+                let [h, w] = window.size;
+                let between = inputs * multiplier;
+                let k = kernel(*depthwise, [between, 1, h, w]);
+                let x = convolution::grouped(window, x, k, None, inputs);
+                let k = kernel(*pointwise, [*filters, between, 1, 1]);
+                convolution::pointwise(x, k, take(*bias))
+            }
+            _ => x,
         };
-        act.activate(activation)
+        Act::from_planes(y, rank)
     }
 }
 
@@ -123,32 +247,20 @@ fn dense(
             (y, false)
         }
     };
-    let y = if size == inputs { y } else { y.reshape([n, width]) };
+    let y = if size == inputs {
+        y
+    } else {
+        y.reshape([n, width])
+    };
     let act = Act::new(y, shape);
     if done { Ok(act) } else { Err(act) }
 }
 
-fn global_average(act: Act) -> Act {
+/// Makes one number of each channel.
+fn global(act: Act, f: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Act {
     let (n, [h, w, c]) = (act.rows(), act.plane_shape());
     let planes: Tensor<3> = act.planes().reshape([n, c, h * w]);
-    Act::new(planes.mean_dim(2).reshape([n, c]), vec![c])
-}
-
-fn dropout(act: Act, rate: f64, index: usize, mode: &Mode<'_>) -> Act {
-    let Mode::Training(pass) = mode else {
-        return act;
-    };
-    if rate == 0.0 {
-        return act;
-    }
-    let (n, size) = (act.rows(), act.size());
-    let mut rng = random::generator(pass.seed, Purpose::Dropout, [pass.step, index as u64]);
-    let mask = random::dropout_mask(&mut rng, n * size, rate);
-    act.map(|x| {
-        let device = x.device().without_autodiff();
-        let mask: Tensor<2> = Tensor::from_data(TensorData::new(mask, [n, size]), &device);
-        x * mask
-    })
+    Act::new(f(planes).reshape([n, c]), vec![c])
 }
 
 /// Looks rows up; indices are checked where data comes in.

@@ -1,8 +1,11 @@
-//! Batch and layer normalisation.
+//! Normalisation of batches, layers and groups, and learned slopes.
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::{Tensor, activation, module};
 
-use super::{Act, Mode};
+use super::{
+    Act, Mode,
+    merge::{boxed, padded, unboxed},
+};
 
 /// Batch normalisation over the last axis; parameters by index.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +16,8 @@ pub(crate) struct BatchNorm {
     pub(crate) variance: usize,
     pub(crate) momentum: f64,
     pub(crate) epsilon: f64,
+    /// Whether the moving variance is that of a sample, as in PyTorch.
+    pub(crate) unbiased: bool,
 }
 
 impl BatchNorm {
@@ -39,8 +44,15 @@ impl BatchNorm {
             let (mean, variance) = (weight(self.mean), weight(self.variance));
             return module::batch_norm(x, gamma, beta, mean, variance, self.epsilon);
         };
+        let values = x.dims().iter().product::<usize>() / x.dims()[1];
         let batch = module::batch_norm_train(x, gamma, beta, self.epsilon);
-        for (index, new) in [(self.mean, batch.mean), (self.variance, batch.variance)] {
+        let mut variance = batch.variance;
+        if self.unbiased && values > 1 {
+            #[expect(clippy::cast_precision_loss, reason = "batches are far below 2^52")]
+            let correction = values as f64 / (values - 1) as f64;
+            variance = variance * correction;
+        }
+        for (index, new) in [(self.mean, batch.mean), (self.variance, variance)] {
             let kept = weight(index).inner() * self.momentum;
             pass.moving
                 .push((index, kept + new.inner() * (1.0 - self.momentum)));
@@ -67,5 +79,69 @@ impl LayerNorm {
         let beta = weights[self.beta].clone().reshape([1, c]);
         let y = centred / (variance + self.epsilon).sqrt() * gamma + beta;
         Act::new(y.reshape([n, size]), shape)
+    }
+}
+
+/// Division by the root of the mean square over the last axis; parameters by index.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RmsNorm {
+    pub(crate) scale: usize,
+    pub(crate) epsilon: f64,
+}
+
+impl RmsNorm {
+    pub(super) fn run(&self, act: Act, weights: &[Tensor<1>]) -> Act {
+        let (n, c, size, shape) = (act.rows(), act.channels(), act.size(), act.shape.clone());
+        let x = act.vectors();
+        let square = (x.clone() * x.clone()).mean_dim(1);
+        let scale = weights[self.scale].clone().reshape([1, c]);
+        let y = x / (square + self.epsilon).sqrt() * scale;
+        Act::new(y.reshape([n, size]), shape)
+    }
+}
+
+/// Normalisation of groups of channels over all positions; parameters by index.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GroupNorm {
+    pub(crate) gamma: usize,
+    pub(crate) beta: usize,
+    pub(crate) groups: usize,
+    pub(crate) epsilon: f64,
+}
+
+impl GroupNorm {
+    pub(super) fn run(&self, act: Act, weights: &[Tensor<1>]) -> Act {
+        let (n, c, size, shape) = (act.rows(), act.channels(), act.size(), act.shape.clone());
+        let planes = act.planes();
+        let [_, _, h, w] = planes.dims();
+        let grouped: Tensor<3> = planes.reshape([n, self.groups, size / self.groups]);
+        let centred = grouped.clone() - grouped.mean_dim(2);
+        let variance = (centred.clone() * centred.clone()).mean_dim(2);
+        let normal: Tensor<4> = (centred / (variance + self.epsilon).sqrt()).reshape([n, c, h, w]);
+        let gamma = weights[self.gamma].clone().reshape([1, c, 1, 1]);
+        let beta = weights[self.beta].clone().reshape([1, c, 1, 1]);
+        let y = normal * gamma + beta;
+        if matches!(shape.len(), 2 | 3) {
+            return Act::from_planes(y, shape.len());
+        }
+        Act::new(y.permute([0, 2, 3, 1]).reshape([n, size]), shape)
+    }
+}
+
+/// Learned slopes of negative values, by index, and their shape.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Slopes {
+    pub(crate) alpha: usize,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl Slopes {
+    pub(super) fn run(&self, act: Act, weights: &[Tensor<1>]) -> Act {
+        let shape = act.shape.clone();
+        let [a, b, c, d] = padded(&self.shape);
+        let alpha: Tensor<5> = weights[self.alpha].clone().reshape([1, a, b, c, d]);
+        let x = boxed(act);
+        let below = activation::relu(x.clone().neg()) * alpha;
+        unboxed(activation::relu(x) - below, &shape)
     }
 }

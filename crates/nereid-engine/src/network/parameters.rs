@@ -10,6 +10,32 @@ pub(crate) enum Layout {
     Same,
     /// Convolution kernels: Keras has (…, in, out), computing wants (out, in, …).
     Kernel,
+    /// Depthwise kernels: Keras has (…, in, multiplier), computing wants (in · multiplier, 1, …).
+    Depthwise,
+}
+
+impl Layout {
+    /// Kernel positions, inputs and outputs of a weight of this layout in Keras' order.
+    fn spots(self, shape: &[usize]) -> Option<[usize; 3]> {
+        match (self, shape) {
+            (Self::Same, _) => None,
+            (Self::Kernel, [window @ .., inputs, outputs]) => {
+                Some([window.iter().product(), *inputs, *outputs])
+            }
+            (Self::Depthwise, [window @ .., inputs, multiplier]) => {
+                Some([window.iter().product(), 1, inputs * multiplier])
+            }
+            _ => Some([1, 1, shape.iter().product()]),
+        }
+    }
+
+    /// Brings values from Keras' order into this one.
+    fn of_keras(self, shape: &[usize], values: Vec<f32>) -> Vec<f32> {
+        match self.spots(shape) {
+            None => values,
+            Some(spots) => transpose(&values, spots),
+        }
+    }
 }
 
 /// A named weight.
@@ -36,10 +62,7 @@ impl Parameter {
         values: Vec<f32>,
         device: &Device,
     ) -> Self {
-        let values = match layout {
-            Layout::Same => values,
-            Layout::Kernel => transpose(&values, spots(&shape)),
-        };
+        let values = layout.of_keras(&shape, values);
         Self {
             value: flat(values, device),
             name,
@@ -52,31 +75,17 @@ impl Parameter {
     /// Returns the values in Keras' order.
     pub(crate) fn to_keras(&self) -> Result<Vec<f32>, EngineError> {
         let values = host(self.value.clone())?;
-        Ok(match self.layout {
-            Layout::Same => values,
-            Layout::Kernel => {
-                let [spots, inputs, outputs] = spots(&self.shape);
-                transpose(&values, [outputs, inputs, spots])
-            }
+        Ok(match self.layout.spots(&self.shape) {
+            None => values,
+            Some([spots, inputs, outputs]) => transpose(&values, [outputs, inputs, spots]),
         })
     }
 
     /// Replaces the values, given in Keras' order.
     pub(crate) fn set_keras(&mut self, values: &[f32]) {
         let device = self.value.device();
-        let values = match self.layout {
-            Layout::Same => values.to_vec(),
-            Layout::Kernel => transpose(values, spots(&self.shape)),
-        };
+        let values = self.layout.of_keras(&self.shape, values.to_vec());
         self.value = flat(values, &device);
-    }
-}
-
-/// Kernel positions, inputs and outputs of a kernel in Keras' order.
-fn spots(shape: &[usize]) -> [usize; 3] {
-    match shape {
-        [window @ .., inputs, outputs] => [window.iter().product(), *inputs, *outputs],
-        _ => [1, 1, shape.iter().product()],
     }
 }
 

@@ -1,6 +1,9 @@
 //! Rewrites of a model that leave its outputs as they are and take work away.
 
-use nereid_core::spec::{Activation, Layer, LayerSpec};
+use nereid_core::{
+    engine::EngineError,
+    spec::{Activation, Layer, LayerSpec, network::simplify},
+};
 
 use crate::{artifact::Artifact, tensors_file::TensorsFile};
 
@@ -11,49 +14,86 @@ pub(super) struct Rewrite {
     pub(super) detail: String,
 }
 
-/// Drops layers that do nothing when serving.
-pub(super) fn remove_dropout(artifact: &Artifact) -> Rewrite {
-    let mut new = artifact.clone();
-    let layers = &mut new.document.network.layers;
-    let before = layers.len();
-    layers.retain(|l| !matches!(l.layer, Layer::Dropout(_)));
-    let removed = before - layers.len();
-    // A network of nothing but Dropout would have no layer left.
-    let done = removed > 0 && !layers.is_empty();
-    Rewrite {
-        artifact: done.then_some(new),
-        detail: format!("{removed} Dropout layers, which do nothing when serving"),
+/// An artifact whose layers all name their inputs.
+struct Graph {
+    artifact: Artifact,
+}
+
+impl Graph {
+    fn of(artifact: &Artifact) -> Result<Self, EngineError> {
+        let mut artifact = artifact.clone();
+        artifact.document.network.layers = artifact.document.plan()?.specs();
+        Ok(Self { artifact })
+    }
+
+    fn layers(&mut self) -> &mut Vec<LayerSpec> {
+        &mut self.artifact.document.network.layers
+    }
+
+    /// Takes a layer of one input out; what took its output takes its input instead.
+    fn remove(&mut self, at: usize) {
+        let layer = self.layers().remove(at);
+        let (name, input) = (name(&layer), sources(&layer).first().cloned());
+        let Some(input) = input else { return };
+        for source in self
+            .layers()
+            .iter_mut()
+            .flat_map(|l| l.inputs.iter_mut())
+            .flatten()
+        {
+            if *source == name {
+                source.clone_from(&input);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Artifact {
+        simplify(self.layers());
+        self.artifact
     }
 }
 
+/// Drops layers that do nothing when serving.
+pub(super) fn remove_dropout(artifact: &Artifact) -> Result<Rewrite, EngineError> {
+    let mut graph = Graph::of(artifact)?;
+    let mut removed = 0;
+    // A network of nothing but Dropout would have no layer left.
+    while graph.layers().len() > 1
+        && let Some(at) = graph.layers().iter().position(|l| l.layer.is_noise())
+    {
+        graph.remove(at);
+        removed += 1;
+    }
+    Ok(Rewrite {
+        artifact: (removed > 0).then(|| graph.finish()),
+        detail: format!("{removed} layers of dropout or noise, which do nothing when serving"),
+    })
+}
+
 /// Multiplies batch normalisation into the weights of the layer before it.
-pub(super) fn fold_batch_normalization(artifact: &Artifact) -> Rewrite {
-    let mut new = artifact.clone();
+pub(super) fn fold_batch_normalization(artifact: &Artifact) -> Result<Rewrite, EngineError> {
+    let mut graph = Graph::of(artifact)?;
     let (mut folded, mut left) = (Vec::new(), Vec::new());
     let mut i = 0;
-    while i < new.document.network.layers.len() {
-        let layers = &new.document.network.layers;
-        let Layer::BatchNormalization(norm) = &layers[i].layer else {
+    while i < graph.layers().len() {
+        let Layer::BatchNormalization(norm) = &graph.layers()[i].layer else {
             i += 1;
             continue;
         };
-        let (name, epsilon) = (name(&layers[i]), norm.epsilon);
-        let target = i.checked_sub(1).map(|p| &layers[p]);
-        match target.map(|t| (name_of_foldable(t), t.layer.type_name())) {
-            Some((Some(into), _)) => {
-                if fold(&mut new.weights, &into, &name, epsilon).is_some() {
-                    let layers = &mut new.document.network.layers;
-                    layers.remove(i);
-                    set_bias(&mut layers[i - 1].layer);
-                    folded.push(format!("{name} into {into}"));
+        let epsilon = norm.epsilon;
+        let layers = graph.layers();
+        let name = name(&layers[i]);
+        match target(layers, i) {
+            Ok((at, into)) => {
+                if fold(&mut graph.artifact.weights, &into, &name, epsilon).is_some() {
+                    set_bias(&mut graph.layers()[at].layer);
+                    graph.remove(i);
+                    folded.push(format!("{name} into {}", into.name));
                     continue;
                 }
                 left.push(format!("{name} stays: its weights are incomplete"));
             }
-            Some((None, kind)) => left.push(format!(
-                "{name} stays: the {kind} before it has no weights or an activation in between"
-            )),
-            None => left.push(format!("{name} stays: no layer is before it")),
+            Err(why) => left.push(format!("{name} stays: {why}")),
         }
         i += 1;
     }
@@ -64,25 +104,61 @@ pub(super) fn fold_batch_normalization(artifact: &Artifact) -> Rewrite {
     } else {
         folded.join("; ")
     };
-    Rewrite {
-        artifact: done.then_some(new),
+    Ok(Rewrite {
+        artifact: done.then(|| graph.finish()),
         detail,
-    }
+    })
 }
 
 fn name(layer: &LayerSpec) -> String {
     layer.name.clone().unwrap_or_default()
 }
 
-/// Returns the name of a layer that is linear up to its output.
-fn name_of_foldable(layer: &LayerSpec) -> Option<String> {
-    let activation = match &layer.layer {
-        Layer::Dense(l) => l.activation,
-        Layer::Conv1D(l) => l.activation,
-        Layer::Conv2D(l) => l.activation,
-        _ => return None,
+fn sources(layer: &LayerSpec) -> &[String] {
+    layer.inputs.as_deref().unwrap_or_default()
+}
+
+/// A layer that takes normalisation in: its name, and the weight whose outputs are scaled.
+struct Target {
+    name: String,
+    kernel: &'static str,
+    /// Axes of the kernel behind its outputs.
+    behind: usize,
+}
+
+/// Finds the layer that the normalisation at `norm` can be multiplied into, or why there is none.
+fn target(layers: &[LayerSpec], norm: usize) -> Result<(usize, Target), String> {
+    let source = sources(&layers[norm]).first();
+    let at = source.and_then(|s| layers.iter().position(|l| l.name.as_ref() == Some(s)));
+    let at = at.ok_or("no layer is before it")?;
+    let layer = &layers[at];
+    let (kernel, behind) = match &layer.layer {
+        Layer::Dense(_) | Layer::Conv1D(_) | Layer::Conv2D(_) => ("kernel", 0),
+        // Its last two axes are the input channels and how many outputs each has.
+        Layer::DepthwiseConv2D(_) => ("kernel", 0),
+        Layer::SeparableConv2D(_) => ("pointwise_kernel", 0),
+        Layer::Conv2DTranspose(_) => ("kernel", 1),
+        _ => ("", 0),
     };
-    (activation == Activation::Linear).then(|| name(layer))
+    if kernel.is_empty() || layer.layer.activation() != Activation::Linear {
+        let kind = layer.layer.type_name();
+        return Err(format!(
+            "the {kind} before it has no weights or an activation in between"
+        ));
+    }
+    let name = name(layer);
+    let takers = layers.iter().flat_map(sources).filter(|s| **s == name);
+    let takers = takers.count();
+    if takers > 1 {
+        let others = takers - 1;
+        return Err(format!("{others} more take the output of {name} before it"));
+    }
+    let target = Target {
+        name,
+        kernel,
+        behind,
+    };
+    Ok((at, target))
 }
 
 fn set_bias(layer: &mut Layer) {
@@ -90,21 +166,25 @@ fn set_bias(layer: &mut Layer) {
         Layer::Dense(l) => l.use_bias = true,
         Layer::Conv1D(l) => l.use_bias = true,
         Layer::Conv2D(l) => l.use_bias = true,
+        Layer::Conv2DTranspose(l) => l.use_bias = true,
+        Layer::DepthwiseConv2D(l) => l.use_bias = true,
+        Layer::SeparableConv2D(l) => l.use_bias = true,
         _ => {}
     }
 }
 
 /// `y = (x·k + b - mean) · s + beta` becomes `x·(k·s) + ((b - mean) · s + beta)`.
 #[expect(clippy::cast_possible_truncation, reason = "weights are 32-bit floats")]
-fn fold(weights: &mut TensorsFile, into: &str, norm: &str, epsilon: f64) -> Option<()> {
+fn fold(weights: &mut TensorsFile, into: &Target, norm: &str, epsilon: f64) -> Option<()> {
     let get = |name: String| Some(weights.tensors.get(&name)?.1.clone());
     let gamma = get(format!("{norm}/gamma"))?;
     let beta = get(format!("{norm}/beta"))?;
     let mean = get(format!("{norm}/moving_mean"))?;
     let variance = get(format!("{norm}/moving_variance"))?;
     let outputs = gamma.len();
-    let bias = get(format!("{into}/bias")).unwrap_or_else(|| vec![0.0; outputs]);
-    let lengths = [&beta, &mean, &variance, &bias];
+    let bias = format!("{}/bias", into.name);
+    let old = get(bias.clone()).unwrap_or_else(|| vec![0.0; outputs]);
+    let lengths = [&beta, &mean, &variance, &old];
     if outputs == 0 || lengths.iter().any(|v| v.len() != outputs) {
         return None;
     }
@@ -113,23 +193,22 @@ fn fold(weights: &mut TensorsFile, into: &str, norm: &str, epsilon: f64) -> Opti
         .zip(&variance)
         .map(|(&g, &v)| f64::from(g) / (f64::from(v) + epsilon).sqrt())
         .collect();
-    let (shape, kernel) = weights.tensors.get_mut(&format!("{into}/kernel"))?;
-    if shape.last() != Some(&outputs) {
+    let kernel = format!("{}/{}", into.name, into.kernel);
+    let (shape, kernel) = weights.tensors.get_mut(&kernel)?;
+    let behind: usize = shape[shape.len() - into.behind..].iter().product();
+    if behind == 0 || !kernel.len().is_multiple_of(outputs * behind) {
         return None;
     }
-    // The last axis of every kernel is the output.
-    for row in kernel.chunks_mut(outputs) {
-        for (w, s) in row.iter_mut().zip(&scale) {
-            *w = (f64::from(*w) * s) as f32;
-        }
+    for (i, w) in kernel.iter_mut().enumerate() {
+        *w = (f64::from(*w) * scale[i / behind % outputs]) as f32;
     }
-    let bias = (0..outputs)
+    let new = (0..outputs)
         .map(|i| {
-            let centred = f64::from(bias[i]) - f64::from(mean[i]);
+            let centred = f64::from(old[i]) - f64::from(mean[i]);
             (centred * scale[i] + f64::from(beta[i])) as f32
         })
         .collect();
-    weights.push(format!("{into}/bias"), vec![outputs], bias);
+    weights.push(bias, vec![outputs], new);
     for role in ["gamma", "beta", "moving_mean", "moving_variance"] {
         weights.tensors.remove(&format!("{norm}/{role}"));
     }

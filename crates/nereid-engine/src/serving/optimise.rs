@@ -19,7 +19,8 @@ use crate::{artifact::Artifact, guard, model::Model};
 /// The [`Optimizer`] of this engine.
 pub(crate) struct ModelOptimizer;
 
-type Step = (&'static str, fn(&Artifact) -> Rewrite);
+type Rewriter = fn(&Artifact) -> Result<Rewrite, EngineError>;
+type Step = (&'static str, Rewriter);
 
 const STEPS: [Step; 2] = [
     ("remove_dropout", remove_dropout),
@@ -90,10 +91,10 @@ fn optimise(
 fn attempt(
     best: &mut (Artifact, Model, crate::model::Parity),
     name: &str,
-    rewrite: fn(&Artifact) -> Rewrite,
+    rewrite: Rewriter,
     tolerance: Tolerance,
 ) -> Result<OptimisationStep, EngineError> {
-    let Rewrite { artifact, detail } = rewrite(&best.0);
+    let Rewrite { artifact, detail } = rewrite(&best.0)?;
     let step = |kept, detail| OptimisationStep {
         name: name.to_owned(),
         kept,

@@ -41,6 +41,7 @@ async fn dataset_versions_are_immutable_deduplicated_and_kept_while_read() {
         preview,
         [PreviewRow {
             features: vec![0.5, 1e-300],
+            cells: Vec::new(),
             target: None
         }]
     );

@@ -55,7 +55,7 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
     let plan = plan(&task, case.targets.len()).unwrap();
     let samples = splits.samples(&splits.train);
     let wanted = spec.fit.normalization;
-    let preprocessing = preprocessing::fit(wanted, &plan, samples, &splits.train.rows);
+    let preprocessing = preprocessing::fit(wanted, &plan, &[], samples, &splits.train.rows);
     let mut network = Network::build(&plan, 0, &device::open(device).unwrap());
     set(case, &mut network);
     let rows = case.input.shape[0];
@@ -100,7 +100,7 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     let samples = session.splits.samples(part);
     let rows = &part.rows[..part.rows.len().min(session.spec.fit.batch_size as usize)];
     let network = &session.network;
-    let batch = batches::assemble(samples, rows, session.preprocessing, &network.device);
+    let batch = batches::assemble(samples, rows, session.preprocessing, &network.device, None);
     let leaf = |p: &Parameter| {
         let value = p.value.clone();
         if p.trainable {
