@@ -44,6 +44,34 @@ pub(crate) struct TrainingPass {
     pub(crate) step: u64,
     /// New moving averages, by parameter.
     pub(crate) moving: Vec<(usize, Tensor<1>)>,
+    /// Outputs of all layers, if they are wanted.
+    pub(crate) outputs: Option<Vec<Seen>>,
+}
+
+/// Output of a layer, kept to look at.
+pub(crate) struct Seen {
+    pub(crate) layer: String,
+    /// Without gradients, channels last.
+    pub(crate) output: Tensor<2>,
+    /// Units, or channels of an image.
+    pub(crate) channels: usize,
+    /// Whether a ReLU yielded it.
+    pub(crate) relu: bool,
+}
+
+impl Mode<'_> {
+    fn keep(&mut self, node: &Node, act: &Act) {
+        if let Self::Training(pass) = self
+            && let Some(outputs) = &mut pass.outputs
+        {
+            outputs.push(Seen {
+                layer: node.name.clone(),
+                output: act.clone().flat().inner(),
+                channels: act.channels(),
+                relu: node.activation == Activation::Relu,
+            });
+        }
+    }
 }
 
 /// Whether the last layer's softmax or sigmoid is applied.
@@ -79,6 +107,7 @@ impl Network {
                 node.activation
             };
             act = node.run(act, i, weights, mode, activation);
+            mode.keep(node, &act);
         }
         act.flat()
     }

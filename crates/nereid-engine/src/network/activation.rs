@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, activation};
 use nereid_core::spec::layers::Activation;
 
 /// Values between two layers.
+#[derive(Clone)]
 pub(crate) struct Act {
     data: Tensor<2>,
     /// Shape of a sample, channels last whatever `planar` says.

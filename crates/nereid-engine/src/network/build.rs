@@ -105,7 +105,11 @@ impl Builder {
                 Kind::Activation
             }
         };
-        Node { kind, activation }
+        Node {
+            name: name.to_owned(),
+            kind,
+            activation,
+        }
     }
 
     fn batch_norm(&mut self, name: &str, l: &BatchNormalization, n: usize) -> Kind {

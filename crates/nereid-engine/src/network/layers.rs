@@ -13,6 +13,8 @@ use crate::random::{self, Purpose};
 /// A layer ready to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
+    /// The layer's unique name.
+    pub(crate) name: String,
     pub(crate) kind: Kind,
     /// Applied after the layer itself.
     pub(crate) activation: Activation,
@@ -123,7 +125,11 @@ fn dense(
             (y, false)
         }
     };
-    let y = if size == inputs { y } else { y.reshape([n, width]) };
+    let y = if size == inputs {
+        y
+    } else {
+        y.reshape([n, width])
+    };
     let act = Act::new(y, shape);
     if done { Ok(act) } else { Err(act) }
 }
