@@ -11,8 +11,13 @@ use uuid::Uuid;
 
 use crate::postgres::Postgres;
 
-/// Metric that measures the machine instead of the training.
-const SPEED: &str = "samples_per_second";
+/// Metrics that measure the machine instead of the training.
+const TIMED: [&str; 4] = [
+    "samples_per_second",
+    "data_wait",
+    "memory_bytes",
+    "memory_peak_bytes",
+];
 
 /// A point of a metric series, without what differs from run to run.
 pub type Point = (i64, f64, Value);
@@ -98,7 +103,8 @@ impl Truth {
             )
             .await
         {
-            values.as_object_mut().unwrap().remove(SPEED);
+            let named = values.as_object_mut().unwrap();
+            named.retain(|name, _| !TIMED.contains(&name.as_str()));
             of(&mut jobs, job).metrics.push((step, epoch, values));
         }
         read_versions(postgres, &mut jobs).await;

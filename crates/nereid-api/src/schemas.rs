@@ -17,7 +17,8 @@ use nereid_core::{
     Name,
     datasets::{DatasetFormat, FileRole, TargetKind, columns::ColumnSpec},
     spec::{
-        Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Tolerance, TrainSpec,
+        Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Tolerance,
+        TrainSpec,
     },
     workers::DeviceKind,
 };
@@ -216,6 +217,10 @@ pub(crate) struct TrainModel {
     #[serde(default)]
     #[schema(max_items = 16)]
     callbacks: Vec<Callback>,
+    /// Signs of an ill training to warn of, or to end it by.
+    #[serde(default)]
+    #[schema(max_items = 16)]
+    rules: Vec<Rule>,
     /// How it is queued.
     #[serde(flatten)]
     options: SubmitOptions,

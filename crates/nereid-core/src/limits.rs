@@ -64,6 +64,8 @@ pub const MAX_BATCH_SIZE: u32 = 65_536;
 pub const MAX_AUGMENTATIONS: usize = 32;
 /// Most callbacks of one training job.
 pub const MAX_CALLBACKS: usize = 16;
+/// Most rules that watch one training job.
+pub const MAX_RULES: usize = 16;
 /// Most rows of one prediction request.
 pub const MAX_PREDICT_ROWS: usize = 4_096;
 /// Most labels or tags on one resource.

@@ -53,6 +53,34 @@ pub(crate) struct TrainingPass {
     pub(crate) step: u64,
     /// New moving averages, by parameter.
     pub(crate) moving: Vec<(usize, Tensor<1>)>,
+    /// Outputs of all layers, if they are wanted.
+    pub(crate) outputs: Option<Vec<Seen>>,
+}
+
+/// Output of a layer, kept to look at.
+pub(crate) struct Seen {
+    pub(crate) layer: String,
+    /// Without gradients, channels last.
+    pub(crate) output: Tensor<2>,
+    /// Units, or channels of an image.
+    pub(crate) channels: usize,
+    /// Whether a ReLU yielded it.
+    pub(crate) relu: bool,
+}
+
+impl Mode<'_> {
+    fn keep(&mut self, node: &Node, act: &Act) {
+        if let Self::Training(pass) = self
+            && let Some(outputs) = &mut pass.outputs
+        {
+            outputs.push(Seen {
+                layer: node.name.clone(),
+                output: act.clone().flat().inner(),
+                channels: act.channels(),
+                relu: node.activation.is_relu(),
+            });
+        }
+    }
 }
 
 /// Whether the last layer's softmax or sigmoid is applied.
@@ -88,7 +116,9 @@ impl Network {
                 node.activation
             };
             let inputs = node.sources.iter().map(|&s| acts.take(s)).collect();
-            acts.put(node.run(inputs, i, weights, mode, function));
+            let act = node.run(inputs, i, weights, mode, function);
+            mode.keep(node, &act);
+            acts.put(act);
         }
         acts.take(Source::before(self.nodes.len())).flat()
     }

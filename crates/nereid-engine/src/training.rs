@@ -10,10 +10,12 @@ mod optimizer;
 mod pace;
 #[cfg(test)]
 mod reference;
+mod rules;
 mod session;
 mod snapshots;
 mod split;
 mod state;
+mod watch;
 
 use std::collections::BTreeMap;
 

@@ -103,6 +103,10 @@ pub struct FitOptions {
     pub exclude_from_weight_decay: Option<Patterns>,
     /// How features are scaled.
     pub normalization: Normalization,
+    /// Steps between metric points; a twentieth of an epoch unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub report_every_steps: Option<u32>,
     /// Random changes of training samples, in this order; never when validating or serving.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 32)]
@@ -135,6 +139,7 @@ impl Default for FitOptions {
             ema_overwrite_frequency: None,
             exclude_from_weight_decay: None,
             normalization: Normalization::Auto,
+            report_every_steps: None,
             augmentation: Vec::new(),
         }
     }
@@ -158,6 +163,8 @@ impl FitOptions {
             format!("validation_split and test_split hold out {held_out} of the rows, above 0.95")
         });
         self.check_gradients(pointer, v);
+        let every = self.report_every_steps.unwrap_or(1);
+        v.check_range(&at("report_every_steps"), every, 1, 1_000_000_000);
         v.check(
             self.split.is_default() || held_out > 0.0,
             &at("split"),

@@ -14,6 +14,7 @@ use super::{
     network::{Network, Plan},
     objective::{Loss, Metric},
     optimizer::Optimizer,
+    rules::Rule,
     schedule::LearningRate,
     split::SplitBy,
 };
@@ -127,6 +128,10 @@ pub struct TrainSpec {
     #[serde(default)]
     #[schema(max_items = 16)]
     pub callbacks: Vec<Callback>,
+    /// Signs of an ill training to warn of, or to end it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub rules: Vec<Rule>,
 }
 
 impl TrainSpec {
@@ -152,6 +157,7 @@ impl TrainSpec {
         if let Some(LearningRate::Scheduled(_)) = rate.map(Optimizer::learning_rate) {
             check_plateau(&callbacks, pointer, r.violations());
         }
+        let rules = r.list_with("rules", limits::MAX_RULES, Rule::read);
         if validation_dataset.is_some() && fit.validation_split > 0.0 {
             let at = format!("{pointer}/validation_dataset");
             let detail = "validation_dataset and fit.validation_split exclude each other";
@@ -177,6 +183,7 @@ impl TrainSpec {
             metrics,
             fit,
             callbacks,
+            rules,
         })
     }
 
@@ -383,6 +390,14 @@ impl TrainSpec {
         if self.validates() {
             let validated: Vec<_> = known.iter().map(|k| format!("val_{k}")).collect();
             known.extend(validated);
+        }
+        for (i, rule) in self.rules.iter().enumerate() {
+            let needs = matches!(rule, Rule::Overfit { .. });
+            let at = format!("{pointer}/rules/{i}");
+            v.check(!needs || self.validates(), &at, "conflict", || {
+                "overfit needs validation data: fit.validation_split or validation_dataset"
+                    .to_owned()
+            });
         }
         for (i, callback) in self.callbacks.iter().enumerate() {
             let Some(monitor) = callback.monitor() else {

@@ -31,6 +31,11 @@ impl Function {
         }
     }
 
+    /// Tells whether it is a ReLU, which may die: below 0 it yields 0 with no gradient.
+    pub(crate) fn is_relu(self) -> bool {
+        self == Self::RELU || matches!(self, Self::Relu { slope, .. } if slope <= 0.0)
+    }
+
     /// Tells whether each value depends on no other one.
     pub(crate) fn is_elementwise(self) -> bool {
         self != Self::Named(Activation::Softmax)

@@ -20,6 +20,8 @@ use super::{
 /// A layer ready to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
+    /// The layer's unique name.
+    pub(crate) name: String,
     pub(crate) kind: Kind,
     /// What it takes.
     pub(crate) sources: Vec<Source>,

@@ -216,6 +216,7 @@ fn batch_normalisation_moves_its_averages_as_keras_does() {
         seed: 0,
         step: 0,
         moving: Vec::new(),
+        outputs: None,
     };
     let mut mode = Mode::Training(&mut pass);
     let out = network.forward(&weights, input, Ending::Whole, &mut mode);
@@ -268,6 +269,7 @@ fn dropout_scales_what_it_keeps_and_repeats_itself() {
             seed: 3,
             step,
             moving: Vec::new(),
+            outputs: None,
         };
         let input = rows(&network, &[1.0; 1000]);
         let out = network.forward(&[], input, Ending::Whole, &mut Mode::Training(&mut pass));
@@ -305,6 +307,7 @@ fn gradients_are_those_of_finite_differences() {
             seed: 0,
             step: 0,
             moving: Vec::new(),
+            outputs: None,
         };
         let mut mode = Mode::Training(&mut pass);
         let out = network.forward(weights, rows(&network, &input), Ending::Whole, &mut mode);

@@ -1,5 +1,6 @@
 //! The training loop: epochs, what is asked of it meanwhile, and what follows from validation.
 
+mod inspection;
 mod passes;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
@@ -20,6 +21,7 @@ use super::{
     objective::Objective,
     optimizer::{Optimizer, Weight},
     pace::Pace,
+    rules::{self, Needs, Step},
     snapshots::Snapshots,
     split::Splits,
     state::{self, Bounds, Frozen, State},
@@ -48,6 +50,10 @@ pub(super) struct Session<'a> {
     fingerprint: Arc<str>,
     snapshots: Snapshots,
     pace: Pace,
+    /// What rules need to see of tensors.
+    needs: Needs,
+    /// What the step just done showed.
+    newest: Step,
 }
 
 impl<'a> Session<'a> {
@@ -80,9 +86,11 @@ impl<'a> Session<'a> {
         Ok(Self {
             augmenter: Augmenter::new(&spec.fit, &network.input),
             optimizer: Optimizer::new(&spec.optimizer, &spec.fit, &weights),
-            state: State::new(first_rate, spec.callbacks.len()),
+            state: State::new(first_rate, spec.callbacks.len(), spec.rules.len()),
             fingerprint: state::fingerprint(task, splits)?,
             snapshots: Snapshots::new(task.scratch, plan),
+            needs: Needs::of(&spec.rules),
+            newest: Step::default(),
             pace: Pace::new(spec, batches(spec, splits)),
             spec,
             splits,
@@ -103,6 +111,7 @@ impl<'a> Session<'a> {
             batches: self.batches(),
             rows: self.splits.epoch_len(),
             callbacks: self.spec.callbacks.len(),
+            rules: self.spec.rules.len(),
             classes,
         };
         let (network, optimizer) = (&mut self.network, &mut self.optimizer);
@@ -184,7 +193,7 @@ impl<'a> Session<'a> {
         let order = self.order(self.state.epoch);
         let batch = self.spec.fit.batch_size.max(1) as usize;
         let (started, before) = (Instant::now(), self.state.tally.samples);
-        let mut ending = self.heed(monitor)?;
+        let mut ending = self.heed(monitor)? || self.state.ended_by.is_some();
         for rows in order.chunks(batch).skip(self.state.batch) {
             if ending {
                 break;
@@ -211,6 +220,7 @@ impl<'a> Session<'a> {
 
     /// Reports a step and does what is asked; tells whether to end training here.
     fn after_step(&mut self, monitor: &mut dyn Monitor) -> Result<bool, EngineError> {
+        let ill = self.judge(monitor);
         let directive = monitor.directive();
         // The step that ends an epoch is reported with what validation finds.
         if matches!(directive, Directive::Continue | Directive::Suspend) {
@@ -218,7 +228,7 @@ impl<'a> Session<'a> {
             let values = || measures.values(&state.tally, "");
             self.pace.after_step(state, values, monitor);
         }
-        let ending = self.obey(directive, monitor)?;
+        let ending = self.obey(directive, monitor)? || ill;
         if !ending {
             self.checkpoint(monitor);
         }
@@ -236,10 +246,11 @@ impl<'a> Session<'a> {
             // Weights as they were drawn are no model worth publishing.
             return Err(EngineError::Stopped);
         }
-        let message = format!(
-            "training ends early, as asked, after step {}",
-            self.state.step
-        );
+        let step = self.state.step;
+        let message = match &self.state.ended_by {
+            None => format!("training ends early, as asked, after step {step}"),
+            Some(rule) => format!("training ends early after step {step}: {rule}"),
+        };
         monitor.log(LogLevel::Info, message);
         if self.state.batch > 0 {
             self.end_epoch(self.speed(started, before), monitor)?;
@@ -271,6 +282,8 @@ impl<'a> Session<'a> {
             &values,
             &mut self.state.rate,
         );
+        let (spec, state) = (self.spec, &mut self.state);
+        let ill = rules::after_epoch(&spec.rules, &mut state.rules, epoch, &values, monitor);
         if verdict.keep_best {
             self.best = Some(self.weights());
             self.state.best_epoch = Some(epoch);
@@ -281,8 +294,9 @@ impl<'a> Session<'a> {
         self.state.epoch += 1;
         self.state.batch = 0;
         self.state.tally = Tally::default();
-        self.state.finished = verdict.stop.is_some();
-        for note in verdict.notes.into_iter().chain(verdict.stop) {
+        self.state.finished = verdict.stop.is_some() || ill.is_some();
+        let ill = ill.map(|rule| format!("training ends early after epoch {}: {rule}", epoch + 1));
+        for note in verdict.notes.into_iter().chain(verdict.stop).chain(ill) {
             monitor.log(LogLevel::Info, note);
         }
         Ok(())

@@ -6,7 +6,10 @@ use burn::tensor::Tensor;
 use nereid_core::engine::{EngineError, TrainTask};
 use serde::{Deserialize, Serialize};
 
-use super::{callbacks::CallbackState, exact, metrics::Tally, optimizer::Optimizer, split::Splits};
+use super::{
+    callbacks::CallbackState, exact, metrics::Tally, optimizer::Optimizer, rules::RuleState,
+    split::Splits,
+};
 use crate::{
     data::Samples,
     guard,
@@ -41,6 +44,19 @@ pub(super) struct State {
     pub(super) best_epoch: Option<u32>,
     /// Whether a callback or the caller ended training.
     pub(super) finished: bool,
+    /// What the spec's rules remember.
+    #[serde(default)]
+    pub(super) rules: Vec<RuleState>,
+    /// Why a rule ends training after the step just done.
+    #[serde(default)]
+    pub(super) ended_by: Option<String>,
+    /// Norm of the gradients of the step just done; NaN if it was not watched.
+    #[serde(with = "exact", default = "unknown")]
+    pub(super) gradient_norm: f64,
+}
+
+const fn unknown() -> f64 {
+    f64::NAN
 }
 
 /// What the spec and the data allow a state to be.
@@ -50,11 +66,12 @@ pub(super) struct Bounds {
     pub(super) batches: usize,
     pub(super) rows: usize,
     pub(super) callbacks: usize,
+    pub(super) rules: usize,
     pub(super) classes: usize,
 }
 
 impl State {
-    pub(super) fn new(rate: f64, callbacks: usize) -> Self {
+    pub(super) fn new(rate: f64, callbacks: usize, rules: usize) -> Self {
         Self {
             epoch: 0,
             batch: 0,
@@ -65,6 +82,9 @@ impl State {
             history: Vec::new(),
             best_epoch: None,
             finished: false,
+            rules: vec![RuleState::default(); rules],
+            ended_by: None,
+            gradient_norm: unknown(),
         }
     }
 
@@ -78,6 +98,7 @@ impl State {
             && counted
             && self.rate.is_finite()
             && self.callbacks.len() == bounds.callbacks
+            && self.rules.len() == bounds.rules
             && self.history.len() == self.epoch as usize
             && self.best_epoch.is_none_or(|epoch| epoch < self.epoch)
             && self.tally.fits(bounds.classes, bounds.rows);

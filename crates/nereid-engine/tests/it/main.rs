@@ -17,6 +17,8 @@ mod formats;
 mod mnist;
 mod networks;
 mod resume;
+mod rules;
 mod serving;
+mod splits;
 mod support;
 mod tabular;

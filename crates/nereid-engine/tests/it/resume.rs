@@ -68,7 +68,16 @@ type Timeless = (u64, u64, BTreeMap<String, u64>);
 
 fn timeless(points: &[MetricPoint]) -> Vec<Timeless> {
     let bits = |p: &MetricPoint| {
-        let values = p.values.iter().filter(|(k, _)| *k != "samples_per_second");
+        let timed = [
+            "samples_per_second",
+            "data_wait",
+            "memory_bytes",
+            "memory_peak_bytes",
+        ];
+        let values = p
+            .values
+            .iter()
+            .filter(|(k, _)| !timed.contains(&k.as_str()));
         let values = values.map(|(k, v)| (k.clone(), v.to_bits())).collect();
         (p.step, p.epoch.to_bits(), values)
     };
@@ -234,6 +243,25 @@ fn assert_cuts_do_not_show(spec: &TrainSpec, data: &DataInput, stride: usize) {
     }
     let met = stride > 1 || kinds.len() == 3;
     assert!(met, "all kinds of places were met: {kinds:?}");
+}
+
+/// Cuts a training at some places, with and without a last snapshot, and compares its end.
+#[track_caller]
+pub fn assert_resumes_exactly(spec: &TrainSpec, data: &DataInput) -> Vec<String> {
+    let mut whole = Job::new(spec, data);
+    whole.attempt(from(usize::MAX, Directive::Stop)).unwrap();
+    let asked = whole.attempts[0].asked;
+    for (i, cut) in (0..asked).step_by((asked / 9).max(1)).enumerate() {
+        let how = [Directive::Suspend, Directive::Stop][i % 2];
+        let mut job = Job::new(spec, data);
+        let mut result = job.attempt(from(cut, how));
+        if result.is_err() {
+            result = job.attempt(from(usize::MAX, how));
+        }
+        result.unwrap();
+        job.assert_same_as(&whole);
+    }
+    whole.attempts.swap_remove(0).lines
 }
 
 /// Tells where within its epoch a training was suspended.

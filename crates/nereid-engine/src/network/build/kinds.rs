@@ -72,6 +72,7 @@ impl<'a> Weights<'a> {
             other => self.function(other.activation()),
         };
         Node {
+            name: self.layer.name.clone(),
             kind,
             sources: self.layer.sources.clone(),
             output: self.layer.shape.output.clone(),

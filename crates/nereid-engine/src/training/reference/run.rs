@@ -114,6 +114,7 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
         seed: session.spec.fit.seed,
         step: 0,
         moving: Vec::new(),
+        outputs: None,
     };
     let ending = session.objective.ending;
     let outputs = network.forward(&leaves, batch.input, ending, &mut Mode::Training(&mut pass));

@@ -1,5 +1,7 @@
 //! One pass over rows: a training step, an evaluation.
 
+use std::time::Instant;
+
 use burn::tensor::Tensor;
 use nereid_core::{
     engine::{EngineError, Monitor},
@@ -14,7 +16,9 @@ use crate::{
         batches::{self, Batch, BatchTargets},
         metrics::Tally,
         optimizer::Rate,
+        rules::Step,
         split::Part,
+        watch::scalar,
     },
 };
 
@@ -24,7 +28,11 @@ const EVALUATION_BATCH: usize = 128;
 impl Session<'_> {
     /// Changes the weights once.
     pub(super) fn step(&mut self, rows: &[usize]) -> Result<(), EngineError> {
+        let waiting = Instant::now();
         let batch = self.training_batch(rows);
+        self.pace.stepped(rows.len(), waiting.elapsed());
+        let watched = self.pace.watches(&self.state);
+        let input = batch.input.clone();
         let leaves: Vec<Tensor<1>> = self
             .network
             .parameters
@@ -42,6 +50,7 @@ impl Session<'_> {
             seed: self.spec.fit.seed,
             step: self.state.step,
             moving: Vec::new(),
+            outputs: (watched && self.needs.activations).then(Vec::new),
         };
         let mut mode = Mode::Training(&mut pass);
         let ending = self.objective.ending;
@@ -57,11 +66,26 @@ impl Session<'_> {
             }
         };
         let counted = counted.as_ref().unwrap_or(targets);
-        self.count(&outputs.inner(), &loss.clone().inner(), counted)?;
-        let mut gradients_by_leaf = loss.backward();
+        let mean = scalar(&loss.clone().inner())?;
+        if !mean.is_finite() {
+            return Err(self.explained(&format!("the loss is {mean}"), &input));
+        }
+        self.count(&outputs.inner(), mean, counted)?;
+        let mut by_leaf = loss.backward();
         let gradients = self.trainable.iter();
-        let gradients = gradients.map(|&i| leaves[i].grad_remove(&mut gradients_by_leaf));
-        let gradients = gradients.collect();
+        let gradients = gradients.map(|&i| leaves[i].grad_remove(&mut by_leaf));
+        let gradients: Vec<_> = gradients.collect();
+        self.newest = Step {
+            loss: mean,
+            ..Step::default()
+        };
+        self.state.gradient_norm = f64::NAN;
+        if watched {
+            let outputs = pass.outputs.take().unwrap_or_default();
+            let observation = self.observe(&gradients, &outputs)?;
+            self.state.gradient_norm = observation.gradient_norm;
+            self.newest.observation = Some(observation);
+        }
         self.change_weights(gradients);
         for (index, value) in pass.moving {
             self.network.parameters[index].value = value;
@@ -109,13 +133,9 @@ impl Session<'_> {
     fn count(
         &mut self,
         outputs: &Tensor<2>,
-        loss: &Tensor<1>,
+        loss: f64,
         targets: &BatchTargets,
     ) -> Result<(), EngineError> {
-        let loss = scalar(loss)?;
-        if !loss.is_finite() {
-            return Err(self.diverged(format!("the loss is {loss}")));
-        }
         let outputs = host(outputs.clone())?;
         let tally = &mut self.state.tally;
         self.measures.add(tally, &outputs, targets, loss, false);
@@ -170,12 +190,4 @@ impl Session<'_> {
         }
         Ok(tally)
     }
-}
-
-fn scalar(tensor: &Tensor<1>) -> Result<f64, EngineError> {
-    tensor
-        .clone()
-        .try_into_scalar::<f32>()
-        .map(f64::from)
-        .map_err(|e| EngineError::Internal(format!("reading a number: {e}")))
 }

@@ -1,0 +1,80 @@
+//! What a step shows beside its loss: norms of gradients, signs of illness, what diverged.
+
+use burn::tensor::Tensor;
+use nereid_core::engine::{EngineError, Monitor};
+
+use super::Session;
+use crate::{
+    network::{Mode, Network, Seen, TrainingPass},
+    training::{
+        rules::{self, Step},
+        watch::{self, EngineErrorOr, Observation},
+    },
+};
+
+impl Session<'_> {
+    /// Looks at the gradients of the trainable weights, and at what rules need beside.
+    pub(super) fn observe(
+        &self,
+        gradients: &[Option<Tensor<1>>],
+        outputs: &[Seen],
+    ) -> Result<Observation, EngineError> {
+        let trainable = self.trainable.iter().zip(gradients);
+        let pairs: Vec<_> = trainable
+            .filter_map(|(&i, g)| Some((&self.network.parameters[i], g.as_ref()?)))
+            .collect();
+        let norm = watch::gradient_norm(pairs.iter().copied()).map_err(|e| match e {
+            EngineErrorOr::Engine(e) => e,
+            EngineErrorOr::NotFinite(parameter) => {
+                let name = &parameter.name;
+                self.diverged(format!(
+                    "the gradient of {name} is not finite, the first seen from the loss"
+                ))
+            }
+        })?;
+        let mut observation = Observation::new(norm);
+        if self.needs.weights {
+            for (parameter, gradient) in pairs {
+                observation.add_weight(parameter, gradient)?;
+            }
+        }
+        for seen in outputs.iter().filter(|seen| seen.relu) {
+            observation.add_relu(seen)?;
+        }
+        Ok(observation)
+    }
+
+    /// Runs a batch once more, to find the layer in which it went wrong.
+    pub(super) fn explained(&self, what: &str, input: &Tensor<2>) -> EngineError {
+        let network: &Network = &self.network;
+        let weights: Vec<_> = network.parameters.iter().map(|p| p.value.clone()).collect();
+        let mut pass = TrainingPass {
+            seed: self.spec.fit.seed,
+            step: self.state.step,
+            moving: Vec::new(),
+            outputs: Some(Vec::new()),
+        };
+        let mut mode = Mode::Training(&mut pass);
+        let ending = self.objective.ending;
+        network.forward(&weights, input.clone(), ending, &mut mode);
+        let outputs = pass.outputs.unwrap_or_default();
+        match watch::diagnose(input, &network.parameters, &outputs) {
+            Ok(why) => self.diverged(format!("{what}; {why}")),
+            Err(e) => e,
+        }
+    }
+
+    /// Applies rules to the step just done; tells whether to end training.
+    pub(super) fn judge(&mut self, monitor: &mut dyn Monitor) -> bool {
+        let step = Step {
+            per_epoch: self.batches() as u64,
+            ..std::mem::take(&mut self.newest)
+        };
+        let state = &mut self.state;
+        if let Some(reason) = rules::after_step(&self.spec.rules, &mut state.rules, &step, monitor)
+        {
+            state.ended_by = state.ended_by.take().or(Some(reason));
+        }
+        state.ended_by.is_some()
+    }
+}
