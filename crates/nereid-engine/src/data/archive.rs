@@ -131,7 +131,7 @@ impl Archive {
     fn header(&mut self) -> Result<Option<Header>, EngineError> {
         let mut header = Header::new_old();
         let mut got = 0;
-        while got < BLOCK as usize {
+        while got < header.as_bytes().len() {
             match self.source.reader.read(&mut header.as_mut_bytes()[got..]) {
                 Ok(0) if got == 0 => return Ok(None),
                 Ok(0) => return Err(self.source.place.io(ErrorKind::UnexpectedEof.into())),

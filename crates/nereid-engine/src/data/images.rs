@@ -69,12 +69,11 @@ impl ImageRows {
             (None, Some(_)) => ClassFrom::Folder,
             (None, None) => ClassFrom::Nothing,
         };
-        rows.shape = match &source.shape {
-            Some(shape) => shape.clone(),
-            None => {
-                let picture = rows.decode(&first, 0, None)?;
-                vec![picture.height, picture.width, picture.channels]
-            }
+        rows.shape = if let Some(shape) = &source.shape {
+            shape.clone()
+        } else {
+            let picture = rows.decode(&first, 0, None)?;
+            vec![picture.height, picture.width, picture.channels]
         };
         check_sample(rows.place(), &rows.shape)?;
         if !matches!(rows.shape[..], [_, _] | [_, _, 1 | 3 | 4]) {

@@ -131,7 +131,7 @@ fn what_is_no_image_is_refused() {
 
 /// A PNG that says it is `side` pixels wide and high, and is all of one grey.
 fn huge_png(side: u32) -> Vec<u8> {
-    let mut chunk = |kind: &[u8], data: &[u8]| {
+    let chunk = |kind: &[u8], data: &[u8]| {
         let mut crc = flate2::Crc::new();
         crc.update(kind);
         crc.update(data);
