@@ -44,7 +44,9 @@ impl Cell<'_> {
         match self {
             Self::Text(text) => {
                 let text = text.trim();
-                if MISSING.contains(&text) {
+                // Most cells are told apart by a glance; tables have millions of them.
+                let number = text.starts_with(|c: char| c.is_ascii_digit());
+                if !number && text.len() <= 4 && MISSING.contains(&text) {
                     Self::Missing
                 } else {
                     Self::Text(text)

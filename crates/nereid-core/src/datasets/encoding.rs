@@ -133,7 +133,14 @@ pub fn narrow(cell: Cell<'_>) -> Result<f32, CellFault> {
     if cell == Cell::Missing {
         return Ok(f32::NAN);
     }
-    let value = cell.number().ok_or_else(|| unfit(cell, "a number"))?;
+    narrow_number(cell.number().ok_or_else(|| unfit(cell, "a number"))?)
+}
+
+/// Narrows a number to what networks compute in.
+///
+/// # Errors
+/// What is not finite or does not fit.
+pub fn narrow_number(value: f64) -> Result<f32, CellFault> {
     #[expect(clippy::cast_possible_truncation, reason = "what overflows is refused")]
     let narrow = value as f32;
     if narrow.is_finite() {

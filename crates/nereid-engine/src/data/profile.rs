@@ -6,7 +6,7 @@ mod decide;
 use nereid_core::datasets::{
     ColumnStatistics, ValueStatistics,
     columns::{ColumnSpec, TextEncoding},
-    encoding::{Cell, CellFault, narrow},
+    encoding::{Cell, CellFault, narrow_number},
     words::words,
 };
 
@@ -85,7 +85,9 @@ impl Profile {
         self.present += 1;
         self.push_number(row, cell);
         if let Cell::Text(text) = cell {
-            self.words += text.split_whitespace().count() as u64;
+            if self.numbers < self.present {
+                self.words += text.split_whitespace().count() as u64;
+            }
             if let Some(tokens) = &mut self.tokens {
                 words(text).for_each(|word| tokens.push(&word, MAX_DISTINCT * 10, budget));
             }
@@ -119,7 +121,7 @@ impl Profile {
                 self.numbers += 1;
                 self.counting &= self.numbers == 1 || (value - self.last - 1.0).abs() < 1e-9;
                 self.last = value;
-                match narrow(cell) {
+                match narrow_number(value) {
                     Ok(n) => self.figures.push(0, f64::from(n)),
                     Err(fault) if self.first_fault.is_none() => {
                         self.first_fault = Some((row, fault));

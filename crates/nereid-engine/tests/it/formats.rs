@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Memory, csv, file, gzip, inspect};
 
-const CARS: [(&str, &[u8]); 3] = [
+pub const CARS: [(&str, &[u8]); 3] = [
     ("csv", include_bytes!("../data/cars.csv")),
     ("jsonl", include_bytes!("../data/cars.jsonl")),
     ("parquet", include_bytes!("../data/cars.parquet")),
@@ -292,6 +292,12 @@ fn json_lines_may_hold_arrays() {
         let e = fault(source.clone(), &csv(text));
         assert_eq!((e.code, e.row), (code, row), "{text:?}: {e}");
     }
+    let declared = json!({"format": "jsonl", "columns": {"x": {"kind": "text"}}});
+    let e = fault(declared, &csv("{\"x\": [1, 2]}"));
+    assert_eq!(
+        (e.code, e.column.as_deref()),
+        ("unexpected_column", Some("x"))
+    );
     let deep = "{\"x\": ".to_owned() + &"[".repeat(100_000);
     assert_eq!(fault(source, &csv(deep)).code, "bad_json");
 }

@@ -13,9 +13,10 @@ use nereid_core::{
 use nereid_engine::engine;
 use serde_json::{Value, json};
 
-use crate::support::{Numbers, Recorder, csv, file, input, inspect, spec, train};
-
-const CARS: &[u8] = include_bytes!("../data/cars.parquet");
+use crate::{
+    formats::CARS,
+    support::{Numbers, Recorder, csv, file, input, inspect, spec, train},
+};
 
 fn schema(columns: Value, text: &str) -> DatasetSchema {
     let source = json!({"format": "csv", "label_column": "y", "columns": columns});
@@ -137,7 +138,7 @@ fn classifier(layers: Value) -> nereid_core::spec::TrainSpec {
 fn a_mixed_table_trains_deploys_and_answers() {
     let data = input(
         json!({"format": "parquet", "label_column": "Origin"}),
-        file(CARS),
+        file(CARS[2].1),
     );
     let spec = classifier(json!([
         {"type": "Dense", "units": 32, "activation": "relu"},
@@ -211,6 +212,25 @@ fn a_mixed_table_trains_deploys_and_answers() {
         probabilities.iter().all(|p| p.is_finite()),
         "{probabilities:?}"
     );
+}
+
+#[test]
+fn each_format_trains_the_same_model() {
+    let spec = spec(json!({
+        "network": {"layers": [{"type": "Dense", "units": 3, "activation": "softmax"}]},
+        "loss": {"type": "sparse_categorical_crossentropy"},
+        "fit": {"epochs": 1, "test_split": 0.2}
+    }));
+    let weights = CARS.map(|(format, bytes)| {
+        let data = input(
+            json!({"format": format, "label_column": "Origin"}),
+            file(bytes),
+        );
+        let folder = tempfile::tempdir().unwrap();
+        train(&spec, &data, None, folder.path(), &mut Recorder::default()).unwrap();
+        std::fs::read(folder.path().join("weights.safetensors")).unwrap()
+    });
+    assert!(weights[0] == weights[1] && weights[1] == weights[2]);
 }
 
 #[test]
