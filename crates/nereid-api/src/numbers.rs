@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use nereid_core::datasets::encoding::Cell;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -21,6 +22,10 @@ pub(crate) struct Numbers {
     pub(crate) shape: Vec<usize>,
     /// Pointer to the first boolean.
     pub(crate) boolean: Option<String>,
+    /// Pointer to the first null, which reads as NaN.
+    pub(crate) null: Option<String>,
+    /// Strings, which are no numbers and so are a mistake as well.
+    pub(crate) texts: Vec<String>,
     /// The first mistake.
     pub(crate) fault: Option<Fault>,
 }
@@ -50,7 +55,95 @@ pub(crate) enum Row {
     /// An array, flat or nested.
     Values(Numbers),
     /// An object by column name.
-    Columns(Vec<(String, Numbers)>),
+    Columns(Vec<(String, Given)>),
+}
+
+/// A value of a column in a row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Given {
+    Null,
+    Boolean(bool),
+    Number(f64),
+    Text(String),
+    Array,
+    Object,
+}
+
+impl Given {
+    /// Returns the value as a table's cell; `None` if it is nested.
+    pub(crate) fn cell(&self) -> Option<Cell<'_>> {
+        Some(match self {
+            Self::Null => Cell::Missing,
+            Self::Boolean(b) => Cell::Boolean(*b),
+            Self::Number(n) => Cell::Number(*n),
+            Self::Text(text) => Cell::Text(text),
+            Self::Array | Self::Object => return None,
+        })
+    }
+
+    /// Names the kind of value in an error message.
+    pub(crate) const fn what(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Boolean(_) => "a boolean",
+            Self::Number(_) => "a number",
+            Self::Text(_) => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Given {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(GivenVisitor)
+    }
+}
+
+struct GivenVisitor;
+
+impl<'de> Visitor<'de> for GivenVisitor {
+    type Value = Given;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a column's value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Given, E> {
+        Ok(Given::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Given, E> {
+        Ok(Given::Boolean(value))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "models compute in FP32")]
+    fn visit_i64<E>(self, value: i64) -> Result<Given, E> {
+        Ok(Given::Number(value as f64))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "models compute in FP32")]
+    fn visit_u64<E>(self, value: u64) -> Result<Given, E> {
+        Ok(Given::Number(value as f64))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Given, E> {
+        Ok(Given::Number(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Given, E> {
+        Ok(Given::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Given, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Given::Array)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Given, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Given::Object)
+    }
 }
 
 impl<'de> Deserialize<'de> for Row {
@@ -91,6 +184,8 @@ struct Collector {
     leaf: Option<usize>,
     path: Vec<usize>,
     boolean: Option<String>,
+    null: Option<String>,
+    texts: Vec<String>,
     fault: Option<Fault>,
 }
 
@@ -100,6 +195,8 @@ impl Collector {
             values: self.values,
             shape: self.lengths.into_iter().flatten().collect(),
             boolean: self.boolean,
+            null: self.null,
+            texts: self.texts,
             fault: self.fault,
         }
     }
@@ -122,12 +219,16 @@ impl Collector {
     }
 
     fn push(&mut self, value: f32) {
+        if !value.is_finite() {
+            self.fail("not_finite", "the number does not fit into FP32");
+        }
+        self.place(value);
+    }
+
+    fn place(&mut self, value: f32) {
         let depth = self.path.len();
         if *self.leaf.get_or_insert(depth) != depth || self.lengths.get(depth).is_some() {
             self.fail("ragged", "a number stands where others have an array");
-        }
-        if !value.is_finite() {
-            self.fail("not_finite", "the number does not fit into FP32");
         }
         self.values.push(value);
     }
@@ -191,14 +292,18 @@ impl<'de> Visitor<'de> for Level<'_> {
         Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
         self.0
             .fail("not_a_number", "expected a number, got a string");
+        self.0.texts.push(text.to_owned());
         Ok(())
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.0.fail("not_a_number", "expected a number, got null");
+        if self.0.null.is_none() {
+            self.0.null = Some(self.0.pointer());
+        }
+        self.0.place(f32::NAN);
         Ok(())
     }
 
@@ -253,6 +358,10 @@ mod tests {
         assert_eq!(numbers.fault, None);
         assert_eq!(read("[]").shape, [0]);
         assert_eq!(read("[true, false]").boolean.as_deref(), Some("/0"));
+        let missing = read("[1, null]");
+        assert_eq!((missing.null.as_deref(), missing.fault), (Some("/1"), None));
+        assert!(missing.values[1].is_nan());
+        assert_eq!(read(r#"["x", "y"]"#).texts, ["x", "y"]);
     }
 
     #[test]
@@ -262,7 +371,6 @@ mod tests {
             fault(r#"[[1, 2], [3, "x"]]"#),
             ("/1/1".to_owned(), "not_a_number")
         );
-        assert_eq!(fault("[1, null]"), ("/1".to_owned(), "not_a_number"));
         assert_eq!(fault("[1, 1e39]"), ("/1".to_owned(), "not_finite"));
         assert_eq!(fault("[[1, 2], [3]]"), ("/1".to_owned(), "ragged"));
         assert_eq!(fault("[[1], 2]"), ("/1".to_owned(), "ragged"));
@@ -275,7 +383,9 @@ mod tests {
     fn rows_are_arrays_or_objects() {
         let rows: Vec<Row> = serde_json::from_str(r#"[[1, 2], {"a": 1, "b": 2}]"#).unwrap();
         assert!(matches!(&rows[0], Row::Values(n) if n.values == [1.0, 2.0]));
-        assert!(matches!(&rows[1], Row::Columns(c) if c.len() == 2 && c[1].1.values == [2.0]));
+        assert!(
+            matches!(&rows[1], Row::Columns(c) if c.len() == 2 && c[1].1 == Given::Number(2.0))
+        );
         assert!(serde_json::from_str::<Row>("3").is_err());
         assert!(serde_json::from_str::<Row>("\"x\"").is_err());
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use nereid_core::{
     Violations,
+    datasets::encoding::{Cell, TableEncoder},
     endpoints::Prediction,
     limits,
     models::Signature,
@@ -12,13 +13,17 @@ use nereid_core::{
     validation::escape,
 };
 
-use crate::numbers::{Numbers, Row};
+use crate::numbers::{Given, Numbers, Row};
 
-/// Makes a batch of rows that fit the signature.
+/// Makes a batch of rows that fit the signature, whose columns of mixed kind `encoder` encodes.
 ///
 /// # Errors
 /// Every row that does not, with a pointer to the exact spot.
-pub(crate) fn batch(rows: &[Row], signature: &Signature) -> Result<Batch, Violations> {
+pub(crate) fn batch(
+    rows: &[Row],
+    signature: &Signature,
+    encoder: Option<&TableEncoder>,
+) -> Result<Batch, Violations> {
     let mut violations = Violations::default();
     let count = rows.len();
     violations.check(
@@ -39,9 +44,26 @@ pub(crate) fn batch(rows: &[Row], signature: &Signature) -> Result<Batch, Violat
     let mut values = Vec::new();
     for (i, row) in rows.iter().enumerate() {
         let at = format!("/rows/{i}");
-        match row {
-            Row::Values(numbers) => push_values(numbers, &shape, &at, &mut values, &mut violations),
-            Row::Columns(columns) => {
+        match (row, encoder) {
+            (Row::Columns(columns), Some(encoder)) => {
+                push_cells(
+                    columns,
+                    signature,
+                    encoder,
+                    &at,
+                    &mut values,
+                    &mut violations,
+                );
+            }
+            (Row::Values(_), Some(_)) => violations.push(
+                at,
+                "wrong_type",
+                "this model takes columns of mixed kind; send an object by column name",
+            ),
+            (Row::Values(numbers), None) => {
+                push_values(numbers, &shape, &at, &mut values, &mut violations);
+            }
+            (Row::Columns(columns), None) => {
                 push_columns(columns, signature, &at, &mut values, &mut violations);
             }
         }
@@ -78,7 +100,7 @@ fn push_values(
 }
 
 fn push_columns(
-    columns: &[(String, Numbers)],
+    columns: &[(String, Given)],
     signature: &Signature,
     at: &str,
     values: &mut Vec<f32>,
@@ -92,21 +114,32 @@ fn push_columns(
         );
         return;
     };
-    let mut given: HashMap<&str, &Numbers> = HashMap::new();
-    for (name, numbers) in columns {
-        given.insert(name, numbers);
-    }
+    let mut given = by_name(columns);
     for name in names {
         let pointer = format!("{at}/{}", escape(name));
         match given.remove(name.as_str()) {
             None => v.push(pointer, "missing", format!("column {name:?} is required")),
-            Some(numbers) => match (mistake(numbers), numbers.values.as_slice()) {
-                (None, [value]) if numbers.shape.is_empty() => values.push(*value),
-                (Some((_, code, detail)), _) => v.push(pointer, code, detail),
-                _ => v.push(pointer, "not_a_number", "expected a number, got an array"),
-            },
+            Some(Given::Number(value)) => {
+                #[expect(clippy::cast_possible_truncation, reason = "infinity is refused")]
+                let value = *value as f32;
+                let detail = || "the number does not fit into FP32".to_owned();
+                v.check(value.is_finite(), &pointer, "not_finite", detail);
+                values.push(value);
+            }
+            Some(other) => {
+                let detail = format!("expected a number, got {}", other.what());
+                v.push(pointer, "not_a_number", detail);
+            }
         }
     }
+    refuse_unknown(&given, at, v);
+}
+
+fn by_name(columns: &[(String, Given)]) -> HashMap<&str, &Given> {
+    columns.iter().map(|(name, g)| (name.as_str(), g)).collect()
+}
+
+fn refuse_unknown(given: &HashMap<&str, &Given>, at: &str, v: &mut Violations) {
     for name in given.keys() {
         let pointer = format!("{at}/{}", escape(name));
         v.push(
@@ -117,9 +150,44 @@ fn push_columns(
     }
 }
 
+/// Encodes a row of columns of mixed kind, as training did.
+fn push_cells(
+    columns: &[(String, Given)],
+    signature: &Signature,
+    encoder: &TableEncoder,
+    at: &str,
+    values: &mut Vec<f32>,
+    v: &mut Violations,
+) {
+    let mut given = by_name(columns);
+    for (i, column) in signature.preprocessing.columns.iter().enumerate() {
+        let name = &column.name;
+        let pointer = format!("{at}/{}", escape(name));
+        let cell = match given.remove(name.as_str()) {
+            // What training data lacked too may be left out.
+            None if column.missing > 0 => Some(Cell::Missing),
+            None => {
+                let detail = format!("column {name:?} is required; null says that it is missing");
+                v.push(pointer, "missing", detail);
+                continue;
+            }
+            Some(given) => given.cell(),
+        };
+        match cell.map(|cell| encoder.encode(i, cell, values)) {
+            Some(Ok(())) => {}
+            Some(Err(fault)) => v.push(pointer, fault.code, fault.detail),
+            None => v.push(pointer, "wrong_type", "a column takes no nested value"),
+        }
+    }
+    refuse_unknown(&given, at, v);
+}
+
 fn mistake(numbers: &Numbers) -> Option<(&str, &'static str, &str)> {
     if let Some(fault) = &numbers.fault {
         return Some((&fault.pointer, fault.code, &fault.detail));
+    }
+    if let Some(pointer) = numbers.null.as_deref() {
+        return Some((pointer, "not_a_number", "expected a number, got null"));
     }
     let pointer = numbers.boolean.as_deref()?;
     Some((pointer, "not_a_number", "expected a number, got a boolean"))
@@ -208,10 +276,10 @@ pub(crate) mod tests {
     #[test]
     fn takes_nested_flat_and_named_rows() {
         let image = signature(&[2, 2], None);
-        let nested = batch(&rows("[[[1,2],[3,4]], [5,6,7,8]]"), &image).unwrap();
+        let nested = batch(&rows("[[[1,2],[3,4]], [5,6,7,8]]"), &image, None).unwrap();
         assert_eq!((nested.rows, nested.values.len()), (2, 8));
         let table = signature(&[2], Some(&["a", "b"]));
-        let named = batch(&rows(r#"[{"b": 2, "a": 1}, [3, 4]]"#), &table).unwrap();
+        let named = batch(&rows(r#"[{"b": 2, "a": 1}, [3, 4]]"#), &table, None).unwrap();
         assert_eq!(named.values, [1.0, 2.0, 3.0, 4.0]);
     }
 
@@ -219,7 +287,7 @@ pub(crate) mod tests {
     fn points_at_each_mistake() {
         let table = signature(&[3], Some(&["a", "b", "c"]));
         let pointers = |json| -> Vec<String> {
-            let violations = batch(&rows(json), &table).unwrap_err();
+            let violations = batch(&rows(json), &table, None).unwrap_err();
             violations
                 .into_vec()
                 .into_iter()
@@ -240,6 +308,56 @@ pub(crate) mod tests {
         );
         assert_eq!(pointers("[]"), ["/rows"]);
         assert_eq!(pointers("[[[1,2,3]]]"), ["/rows/0"]);
+    }
+
+    /// A model of a number that may be missing, a category and a flag.
+    pub(crate) fn mixed() -> Signature {
+        let mut signed = signature(&[1], Some(&["age", "town", "flag"]));
+        let input = signed.inputs.remove(0);
+        for name in ["age", "town", "flag"] {
+            let name = name.to_owned();
+            signed.inputs.push(TensorSpec {
+                name,
+                ..input.clone()
+            });
+        }
+        signed.preprocessing.columns = serde_json::from_value(serde_json::json!([
+            {"name": "age", "kind": "number", "indicator": true, "missing": 3},
+            {"name": "town", "kind": "category", "encoding": "one_hot", "categories": ["x", "y"]},
+            {"name": "flag", "kind": "boolean"},
+        ]))
+        .unwrap();
+        signed.preprocessing.impute = vec![30.0, 0.0, 0.0, 0.0, 0.0];
+        signed
+    }
+
+    #[test]
+    fn columns_of_mixed_kind_are_encoded_as_in_training() {
+        let signed = mixed();
+        let encoder = TableEncoder::new(&signed.preprocessing.columns);
+        let encode = |json| batch(&rows(json), &signed, Some(&encoder));
+        let good = r#"[{"flag": true, "town": "y", "age": 4}, {"town": "new", "flag": "no"}]"#;
+        let values = encode(good).unwrap().values;
+        assert_eq!(values[..5], [4.0, 0.0, 0.0, 1.0, 1.0]);
+        assert!(values[5].is_nan());
+        assert_eq!(values[6..], [1.0, 0.0, 0.0, 0.0]);
+        let bad = r#"[[1, 2, 3], {"age": "old", "town": ["x"], "job": 1}]"#;
+        let pointers: Vec<_> = encode(bad)
+            .unwrap_err()
+            .into_vec()
+            .into_iter()
+            .map(|v| v.pointer)
+            .collect();
+        assert_eq!(
+            pointers,
+            [
+                "/rows/0",
+                "/rows/1/age",
+                "/rows/1/town",
+                "/rows/1/flag",
+                "/rows/1/job"
+            ]
+        );
     }
 
     #[test]

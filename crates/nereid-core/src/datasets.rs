@@ -1,5 +1,6 @@
 //! Datasets: what a client declares, what Nereid finds in the bytes, and immutable versions.
 
+mod cell;
 pub mod columns;
 pub mod encoding;
 mod source;

@@ -1,13 +1,15 @@
-//! Reads datasets: CSV, JSON Lines, Parquet, IDX, NPY and NPZ, plain or gzip, row by row and with
-//! limits.
+//! Reads datasets: CSV, JSON Lines, Parquet, IDX, NPY, NPZ and images in a tar, plain or gzip,
+//! row by row and with limits.
 //!
 //! Nothing here knows of networks. Every mistake in the bytes becomes a
 //! [`DataError`](nereid_core::engine::DataError) with its place and a stable code.
 
+mod archive;
 mod bytes;
 mod csv;
 mod elements;
 mod idx;
+mod images;
 mod inspect;
 mod jsonl;
 mod labels;

@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use nereid_core::{
     Name,
+    datasets::encoding::TableEncoder,
     endpoints::{ReplicaAddress, Route, RouteVariant},
     ids::{ProjectId, ReplicaId},
     models::Signature,
@@ -35,6 +36,8 @@ pub(crate) struct Variant {
     pub(crate) model: Name,
     pub(crate) version: u32,
     pub(crate) signature: Signature,
+    /// Made of the signature when first needed.
+    encoder: OnceLock<TableEncoder>,
     weight: u32,
     replicas: Vec<Member>,
 }
@@ -138,9 +141,16 @@ impl Variant {
             model: variant.model,
             version: variant.version,
             signature: variant.signature,
+            encoder: OnceLock::new(),
             weight: variant.weight,
             replicas: variant.replicas.into_iter().map(member).collect(),
         }
+    }
+
+    /// Returns what encodes the model's columns, if they are of mixed kind.
+    pub(crate) fn encoder(&self) -> Option<&TableEncoder> {
+        let columns = &self.signature.preprocessing.columns;
+        (!columns.is_empty()).then(|| self.encoder.get_or_init(|| TableEncoder::new(columns)))
     }
 
     /// Draws two replicas and takes the less busy one (Mitzenmacher, 2001), never `except`.

@@ -277,7 +277,7 @@ async fn predict(
         .choose()
         .ok_or_else(|| Problem::internal("a route without variants"))?;
     let rows = request.rows.len();
-    let batch = predict::batch(&request.rows, &variant.signature)?;
+    let batch = predict::batch(&request.rows, &variant.signature, variant.encoder())?;
     let outputs = state
         .gateway
         .infer(actor.project, &endpoint, variant, batch)

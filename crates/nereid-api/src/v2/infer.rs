@@ -68,8 +68,8 @@ pub(crate) struct InferRequestSchema {
     /// Ignored.
     #[schema(value_type = Option<Object>)]
     parameters: Option<Value>,
-    /// The model's one input.
-    #[schema(min_items = 1, max_items = 1)]
+    /// The model's one input, or one per column of a table of mixed columns.
+    #[schema(min_items = 1, max_items = 1_048_576)]
     inputs: Vec<OipInputSchema>,
     /// Outputs to answer; all unless given.
     outputs: Option<Vec<OutputRequest>>,
@@ -144,7 +144,7 @@ async fn infer(
     request: InferRequest,
 ) -> Result<Json<InferResponse>, Problem> {
     let wanted = wanted(request.outputs.as_deref(), &variant.signature)?;
-    let batch = batch(&request.inputs, &variant.signature).map_err(bad_request)?;
+    let batch = batch(&request.inputs, &variant.signature, variant.encoder()).map_err(bad_request)?;
     let outputs = state.gateway.infer(project, &name, variant, batch).await?;
     let chosen = |t: &Tensor| wanted.as_ref().is_none_or(|w| w.contains(&t.name));
     Ok(Json(InferResponse {

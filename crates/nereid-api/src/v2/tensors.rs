@@ -1,6 +1,7 @@
 //! Tensors as JSON: numbers of any type in, the model's own types out.
 
 use nereid_core::{
+    datasets::encoding::{Cell, TableEncoder},
     limits,
     models::Signature,
     spec::shapes,
@@ -38,6 +39,8 @@ pub(crate) enum InputType {
     Uint64,
     /// Boolean.
     Bool,
+    /// Text, for a column that takes it.
+    Bytes,
 }
 
 impl InputType {
@@ -53,7 +56,7 @@ impl InputType {
     )]
     fn bounds(self) -> Option<(f32, f32)> {
         Some(match self {
-            Self::Fp32 | Self::Fp64 => return None,
+            Self::Fp32 | Self::Fp64 | Self::Bytes => return None,
             Self::Int8 => (f32::from(i8::MIN), f32::from(i8::MAX)),
             Self::Int16 => (f32::from(i16::MIN), f32::from(i16::MAX)),
             Self::Int32 => (i32::MIN as f32, i32::MAX as f32),
@@ -141,11 +144,19 @@ impl From<Tensor> for OipOutput {
     }
 }
 
-/// Makes a batch of the one input that models take.
+/// Makes a batch of the one input that models take, or of one per column of mixed kind, which
+/// `encoder` encodes.
 ///
 /// # Errors
 /// What does not fit the signature, as a sentence.
-pub(super) fn batch(inputs: &[OipInput], signature: &Signature) -> Result<Batch, String> {
+pub(super) fn batch(
+    inputs: &[OipInput],
+    signature: &Signature,
+    encoder: Option<&TableEncoder>,
+) -> Result<Batch, String> {
+    if let Some(encoder) = encoder {
+        return columns(inputs, signature, encoder);
+    }
     let name = signature.inputs.first().map_or("", |t| t.name.as_str());
     let [input] = inputs else {
         return Err(format!(
@@ -159,12 +170,86 @@ pub(super) fn batch(inputs: &[OipInput], signature: &Signature) -> Result<Batch,
             input.name
         ));
     }
+    if input.datatype == InputType::Bytes {
+        return Err(format!("input {name:?} takes numbers, not BYTES"));
+    }
     let rows = check_shape(input, &signature.sample_shape())?;
-    check_data(input)?;
+    check_data(0, input)?;
+    if let Some(pointer) = &input.data.null {
+        return Err(format!(
+            "/inputs/0/data{pointer}: expected a number, got null"
+        ));
+    }
     Ok(Batch {
         rows,
         values: input.data.values.clone(),
     })
+}
+
+/// Makes a batch of one input per column; null, NaN in FP32, and empty text are missing values.
+fn columns(
+    inputs: &[OipInput],
+    signature: &Signature,
+    encoder: &TableEncoder,
+) -> Result<Batch, String> {
+    let columns = &signature.preprocessing.columns;
+    let position = |input: &OipInput| columns.iter().position(|c| c.name == input.name);
+    if let Some(unknown) = inputs.iter().find(|i| position(i).is_none()) {
+        return Err(format!("there is no input {:?}", unknown.name));
+    }
+    let rows = inputs.first().and_then(|i| i.shape.first().copied());
+    let mut found = Vec::with_capacity(columns.len());
+    for column in columns {
+        let mut named = inputs
+            .iter()
+            .enumerate()
+            .filter(|(_, i)| i.name == column.name);
+        match (named.next(), named.next()) {
+            (Some((at, input)), None) => {
+                let n = check_shape(input, &[1])?;
+                if Some(n) != rows {
+                    return Err(format!("/inputs/{at}: it has {n} rows, others have not"));
+                }
+                check_data(at, input)?;
+                found.push((at, Some(input)));
+            }
+            (None, _) if column.missing > 0 => found.push((0, None)),
+            (None, _) => return Err(format!("input {:?} is required", column.name)),
+            (Some(_), Some((at, _))) => {
+                return Err(format!("/inputs/{at}: {:?} is given twice", column.name));
+            }
+        }
+    }
+    let rows = rows.ok_or("no inputs are given")?;
+    let mut values = Vec::with_capacity(rows.saturating_mul(encoder.width()));
+    for row in 0..rows {
+        for (i, (at, input)) in found.iter().enumerate() {
+            let cell = input.map_or(Cell::Missing, |input| input.cell(row));
+            encoder
+                .encode(i, cell, &mut values)
+                .map_err(|f| format!("/inputs/{at}/data/{row}: {}", f.detail))?;
+        }
+    }
+    Ok(Batch { rows, values })
+}
+
+impl OipInput {
+    /// Returns the value of a row of an input that was checked to hold one per row.
+    fn cell(&self, row: usize) -> Cell<'_> {
+        if self.datatype == InputType::Bytes {
+            return self
+                .data
+                .texts
+                .get(row)
+                .map_or(Cell::Missing, |t| Cell::Text(t));
+        }
+        match self.data.values.get(row) {
+            Some(value) if value.is_nan() => Cell::Missing,
+            Some(value) if self.datatype == InputType::Bool => Cell::Boolean(*value > 0.5),
+            Some(value) => Cell::Number(f64::from(*value)),
+            None => Cell::Missing,
+        }
+    }
 }
 
 /// Returns the number of rows of an input that has the right shape.
@@ -188,9 +273,18 @@ fn check_shape(input: &OipInput, sample: &[usize]) -> Result<usize, String> {
     Ok(*rows)
 }
 
-fn check_data(input: &OipInput) -> Result<(), String> {
+fn check_data(position: usize, input: &OipInput) -> Result<(), String> {
     let data = &input.data;
-    let at = |pointer: &str, detail: &str| format!("/inputs/0/data{pointer}: {detail}");
+    let at = |pointer: &str, detail: &str| format!("/inputs/{position}/data{pointer}: {detail}");
+    if input.datatype == InputType::Bytes {
+        // Strings are faults among numbers; here anything else is one.
+        let (got, expected) = (data.texts.len() as u64, shapes::size(&input.shape));
+        if !data.values.is_empty() || got != expected {
+            let detail = format!("{got} strings given, the shape has {expected} and nothing else");
+            return Err(at("", &detail));
+        }
+        return Ok(());
+    }
     if let Some(fault) = &data.fault {
         return Err(at(&fault.pointer, &fault.detail));
     }
@@ -214,7 +308,7 @@ fn check_data(input: &OipInput) -> Result<(), String> {
     let Some((min, max)) = input.datatype.bounds() else {
         return Ok(());
     };
-    let outside = |v: &f32| v.fract() != 0.0 || *v < min || *v > max;
+    let outside = |v: &f32| !v.is_nan() && (v.fract() != 0.0 || *v < min || *v > max);
     match data.values.iter().position(outside) {
         Some(i) => Err(at(
             "",
@@ -229,12 +323,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::predict::tests::signature;
+    use crate::predict::tests::{mixed, signature};
 
     fn read(shape: &Value, datatype: &str, data: &Value) -> Result<Batch, String> {
         let input = json!({"name": "input", "shape": shape, "datatype": datatype, "data": data});
         let input: OipInput = serde_json::from_str(&input.to_string()).unwrap();
-        batch(&[input], &signature(&[2, 2], None))
+        batch(&[input], &signature(&[2, 2], None), None)
     }
 
     #[test]
@@ -257,6 +351,8 @@ mod tests {
             (json!([1, 2, 2]), "FP32", json!([[1, 2], [3, 4]])),
             (json!([1, 2, 2]), "FP32", json!([1, 2, 3, "x"])),
             (json!([1, 2, 2]), "FP32", json!([1, 2, 3, true])),
+            (json!([1, 2, 2]), "FP32", json!([1, 2, 3, null])),
+            (json!([1, 2, 2]), "BYTES", json!(["a", "b", "c", "d"])),
             (json!([1, 2, 2]), "UINT8", json!([1, 2, 3, 256])),
             (json!([1, 2, 2]), "INT8", json!([1, 2, 3, 0.5])),
             (json!([1, 2, 2]), "BOOL", json!([1, 0, 2, 0])),
@@ -269,8 +365,43 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_mixed_kind_come_as_one_input_each() {
+        let signed = mixed();
+        let encoder = TableEncoder::new(&signed.preprocessing.columns);
+        let read = |inputs: Value| {
+            let inputs: Vec<OipInput> = serde_json::from_str(&inputs.to_string()).unwrap();
+            batch(&inputs, &signed, Some(&encoder))
+        };
+        let input = |name: &str, datatype: &str, data: Value| {
+            let shape = [data.as_array().unwrap().len(), 1];
+            json!({"name": name, "shape": shape, "datatype": datatype, "data": data})
+        };
+        let town = input("town", "BYTES", json!(["x", "new"]));
+        let flag = input("flag", "BOOL", json!([true, false]));
+        let age = input("age", "INT64", json!([7, null]));
+        let found = read(json!([flag, age, town])).unwrap();
+        assert_eq!(found.rows, 2);
+        assert_eq!(found.values[..5], [7.0, 0.0, 1.0, 0.0, 1.0]);
+        assert!(found.values[5].is_nan());
+        assert_eq!(found.values[6..], [1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(read(json!([town, flag])).unwrap().values.len(), 10);
+        for wrong in [
+            json!([]),
+            json!([town]),
+            json!([town, flag, flag]),
+            json!([town, flag, input("job", "BYTES", json!(["a", "b"]))]),
+            json!([town, flag, input("age", "INT64", json!([1]))]),
+            json!([town, flag, input("age", "BYTES", json!(["old", "young"]))]),
+            json!([town, flag, input("age", "BYTES", json!(["1", 2]))]),
+            json!([input("town", "FP32", json!(["x", "y"])), flag]),
+        ] {
+            assert!(read(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn names_the_input_it_wants() {
-        let error = batch(&[], &signature(&[2], None)).unwrap_err();
+        let error = batch(&[], &signature(&[2], None), None).unwrap_err();
         assert!(error.contains("\"input\""), "{error}");
     }
 

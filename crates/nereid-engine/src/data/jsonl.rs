@@ -91,6 +91,13 @@ impl Lines {
                 .place
                 .fault_at("unexpected_column", Some(0), Some(name), detail));
         }
+        if let Some(declared) = source.columns.keys().find(|c| !ignored(source, c)) {
+            let detail = "it is declared, but samples that are arrays have no columns";
+            let column = Some(declared.as_str());
+            return Err(self
+                .place
+                .fault_at("unexpected_column", Some(0), column, detail));
+        }
         let mut shape = Vec::new();
         let mut level = value;
         while let Value::Array(items) = level {

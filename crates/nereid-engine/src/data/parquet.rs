@@ -4,9 +4,13 @@
 
 use ::parquet::{
     basic::{ConvertedType, LogicalType, TimeUnit, Type as PhysicalType},
-    column::reader::ColumnReader,
+    column::reader::{ColumnReader, get_column_reader},
     errors::ParquetError,
-    file::{reader::FileReader, serialized_reader::SerializedFileReader},
+    file::{
+        properties::ReaderProperties,
+        reader::{FileReader, RowGroupReader},
+        serialized_reader::{ReadOptionsBuilder, SerializedFileReader},
+    },
     schema::types::ColumnDescriptor,
 };
 use nereid_core::{datasets::encoding::Cell, engine::EngineError, limits};
@@ -17,8 +21,10 @@ use super::{
     tables::{Records, clip},
 };
 
+mod pages;
 mod values;
 
+use pages::Guarded;
 use values::{Kind, Value, read_values};
 
 /// Rows decoded at once.
@@ -27,6 +33,7 @@ const BATCH_ROWS: usize = 1_024;
 /// Reads a Parquet file record by record.
 pub(super) struct ParquetRecords {
     file: SerializedFileReader<Spool>,
+    spool: Spool,
     place: Place,
     names: Vec<String>,
     columns: Vec<Column>,
@@ -54,7 +61,10 @@ impl ParquetRecords {
     /// Reads the footer; columns for which `ignored` holds are left out.
     pub(super) fn new(spool: Spool, ignored: impl Fn(&str) -> bool) -> Result<Self, EngineError> {
         let place = spool.place.clone();
-        let file = SerializedFileReader::new(spool).map_err(|e| bad(&place, &e))?;
+        let properties = ReaderProperties::builder().set_read_bloom_filter(false);
+        let options = ReadOptionsBuilder::new().with_reader_properties(properties.build());
+        let file = SerializedFileReader::new_with_options(spool.clone(), options.build())
+            .map_err(|e| bad(&place, &e))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let (mut names, mut columns) = (Vec::new(), Vec::new());
         for (leaf, descriptor) in schema.columns().iter().enumerate() {
@@ -88,6 +98,7 @@ impl ParquetRecords {
         }
         Ok(Self {
             file,
+            spool,
             place,
             names,
             columns,
@@ -145,12 +156,41 @@ impl ParquetRecords {
             self.place
                 .fault("corrupt_parquet", "a row group has fewer than no rows")
         })?;
-        for column in &mut self.columns {
-            let reader = group.get_column_reader(column.leaf);
-            column.reader = Some(reader.map_err(|e| bad(&self.place, &e))?);
+        for (column, name) in self.columns.iter_mut().zip(&self.names) {
+            let reader = column.open(group.as_ref(), &self.spool, self.left);
+            column.reader = Some(reader.map_err(|e| {
+                let detail = format!("it cannot be read: {e}");
+                self.place
+                    .fault_at("corrupt_parquet", None, Some(name), detail)
+            })?);
         }
         self.group += 1;
         Ok(())
+    }
+}
+
+impl Column {
+    /// Starts reading the column in a row group.
+    fn open(
+        &self,
+        group: &dyn RowGroupReader,
+        spool: &Spool,
+        rows: usize,
+    ) -> Result<ColumnReader, ParquetError> {
+        let chunk = group.metadata().column(self.leaf);
+        let start = chunk
+            .dictionary_page_offset()
+            .unwrap_or_else(|| chunk.data_page_offset());
+        let negative = |_| ParquetError::General("a negative offset or size".to_owned());
+        let start = u64::try_from(start).map_err(negative)?;
+        let length = u64::try_from(chunk.compressed_size()).map_err(negative)?;
+        pages::check_chunk(spool, start, length)?;
+        let pages = Guarded {
+            inner: group.get_column_page_reader(self.leaf)?,
+            rows,
+            optional: self.max_level > 0,
+        };
+        Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
     }
 }
 

@@ -8,9 +8,11 @@ use nereid_core::{
 
 use super::{
     Check,
+    archive::Archive,
     bytes::{Place, Source},
     elements::{BinaryRows, check_sample},
     idx,
+    images::ImageRows,
     jsonl::JsonArrays,
     npy, npz,
     spool::Spool,
@@ -84,6 +86,7 @@ enum Features {
     Table(TableRows),
     Arrays(Box<JsonArrays>),
     Binary(BinaryRows),
+    Images(Box<ImageRows>),
 }
 
 impl Rows {
@@ -102,6 +105,10 @@ impl Rows {
             return Self::of_table(table, source, schema);
         }
         let data = Source::open(files, FileRole::Data)?;
+        if source.format == DatasetFormat::Images {
+            let (rows, layout) = ImageRows::new(Archive::new(data), source)?;
+            return Self::new(Features::Images(Box::new(rows)), None, layout, source);
+        }
         let (data, labels) = match source.format {
             DatasetFormat::Npz => npz::open(&Spool::fill(data, check)?, source)?,
             _ if source.files.contains_key(&FileRole::Labels) => {
@@ -165,6 +172,7 @@ impl Rows {
         match &self.features {
             Features::Table(rows) => rows.label_column().map(str::to_owned),
             Features::Arrays(rows) => rows.label_column().map(str::to_owned),
+            Features::Images(rows) => rows.target().map(str::to_owned),
             Features::Binary(_) => self
                 .labels
                 .as_ref()
@@ -191,6 +199,7 @@ impl Rows {
         let more = match &mut self.features {
             Features::Table(rows) => rows.next(out, label)?,
             Features::Arrays(rows) => rows.next(out, label)?,
+            Features::Images(rows) => rows.next(out, label)?,
             Features::Binary(rows) => rows.features(out)?,
         };
         if let Some(labels) = &mut self.labels {
@@ -206,6 +215,7 @@ impl Features {
         match self {
             Self::Table(rows) => rows.place(),
             Self::Arrays(rows) => rows.place(),
+            Self::Images(rows) => rows.place(),
             Self::Binary(rows) => rows.place(),
         }
     }

@@ -53,6 +53,12 @@ def types():
     })
     options = {"store_decimal_as_integer": True, "compression": "zstd"}
     pq.write_table(table, "types.parquet", data_page_version="2.0", **options)
+    rows = [{"i": i, "s": None if i % 7 == 3 else f"prefix-{i % 50}", "t": f"word {i}" * (i % 5 + 1)} for i in range(400)]
+    encoded = pa.Table.from_pylist(rows)
+    encodings = {"i": "DELTA_BINARY_PACKED", "s": "DELTA_LENGTH_BYTE_ARRAY", "t": "DELTA_BYTE_ARRAY"}
+    for version in ["1.0", "2.0"]:
+        name = f"delta-v{version[0]}.parquet"
+        pq.write_table(encoded, name, use_dictionary=False, column_encoding=encodings, data_page_version=version)
     nested = pa.table({"a": [1.0, 2.0], "list": [[1, 2], [3]], "label": ["x", "y"]})
     pq.write_table(nested, "nested.parquet")
 

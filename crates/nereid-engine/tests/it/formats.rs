@@ -10,12 +10,16 @@ use serde_json::{Value, json};
 
 use crate::support::{Memory, csv, file, gzip, inspect};
 
-const CARS: [(&str, &[u8]); 3] = [
+pub const CARS: [(&str, &[u8]); 3] = [
     ("csv", include_bytes!("../data/cars.csv")),
     ("jsonl", include_bytes!("../data/cars.jsonl")),
     ("parquet", include_bytes!("../data/cars.parquet")),
 ];
 const TYPES: &[u8] = include_bytes!("../data/types.parquet");
+const DELTA: [&[u8]; 2] = [
+    include_bytes!("../data/delta-v1.parquet"),
+    include_bytes!("../data/delta-v2.parquet"),
+];
 const NESTED: &[u8] = include_bytes!("../data/nested.parquet");
 const DIGITS: &[u8] = include_bytes!("../data/digits.npz");
 
@@ -128,6 +132,27 @@ fn parquets_types_become_numbers_words_and_times() {
 }
 
 #[test]
+fn parquets_delta_encodings_are_read() {
+    for bytes in DELTA {
+        let found = inspect(json!({"format": "parquet"}), &file(bytes)).unwrap();
+        assert_eq!(found.statistics.rows, 400);
+        let [i, s, t] = &found.statistics.columns[..] else {
+            panic!("{:?}", found.statistics)
+        };
+        assert_eq!(
+            (i.numbers.unwrap().max, s.missing, s.distinct),
+            (399.0, 57, Some(50))
+        );
+        assert_eq!((t.present, t.distinct), (400, Some(400)));
+        assert_eq!(
+            found.preview[9].cells,
+            [json!(9.0), json!("prefix-9"), json!("word 9".repeat(5))]
+        );
+        damage("parquet", bytes);
+    }
+}
+
+#[test]
 fn nested_parquet_is_refused_unless_ignored() {
     let source = json!({"format": "parquet", "label_column": "label"});
     let e = fault(source.clone(), &file(NESTED));
@@ -143,7 +168,7 @@ fn nested_parquet_is_refused_unless_ignored() {
 
 /// Damages a file at many places; each must give an error or be read, never end the process.
 fn damage(format: &str, bytes: &[u8]) {
-    let source = json!({"format": format, "label_column": "label"});
+    let source = json!({"format": format});
     let mut refused = 0;
     for at in (0..bytes.len()).step_by(bytes.len() / 150 + 1) {
         for file_bytes in [
@@ -267,6 +292,12 @@ fn json_lines_may_hold_arrays() {
         let e = fault(source.clone(), &csv(text));
         assert_eq!((e.code, e.row), (code, row), "{text:?}: {e}");
     }
+    let declared = json!({"format": "jsonl", "columns": {"x": {"kind": "text"}}});
+    let e = fault(declared, &csv("{\"x\": [1, 2]}"));
+    assert_eq!(
+        (e.code, e.column.as_deref()),
+        ("unexpected_column", Some("x"))
+    );
     let deep = "{\"x\": ".to_owned() + &"[".repeat(100_000);
     assert_eq!(fault(source, &csv(deep)).code, "bad_json");
 }

@@ -14,6 +14,8 @@ mod data;
 mod digits;
 mod directions;
 mod formats;
+mod images;
+mod mixed;
 mod mnist;
 mod networks;
 mod resume;
