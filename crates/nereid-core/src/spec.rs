@@ -12,6 +12,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod patterns;
 pub mod schedule;
+pub mod presets;
 pub mod shapes;
 pub mod split;
 pub mod train;

@@ -191,10 +191,10 @@ impl TrainSpec {
         pointer: &str,
     ) -> Result<Plan, Violations> {
         let mut v = Violations::default();
-        let plan = match self
-            .network
-            .plan(&schema.shape, &format!("{pointer}/network"))
-        {
+        let at = format!("{pointer}/network");
+        let outputs = self.outputs(schema);
+        let network = self.network.expand(&schema.shape, outputs, &at);
+        let plan = match network.and_then(|n| n.plan(&schema.shape, &at)) {
             Ok(plan) => Some(plan),
             Err(errors) => {
                 for e in errors.into_vec() {
