@@ -130,6 +130,22 @@ impl Preset {
 }
 
 impl Network {
+    /// Tells whether samples are integers that a layer looks up.
+    #[must_use]
+    pub fn looks_up(&self) -> bool {
+        let tokens = match &self.preset {
+            Some(Preset::TransformerEncoder(p)) => p.vocabulary_size,
+            Some(Preset::LstmClassifier(p)) => p.vocabulary_size,
+            _ => None,
+        };
+        let looks_up = |l: &LayerSpec| matches!(l.layer, Layer::Embedding(_));
+        if self.layers.is_empty() {
+            tokens.is_some()
+        } else {
+            self.layers.iter().any(looks_up)
+        }
+    }
+
     /// Writes a preset's layers out, unless there are layers already.
     ///
     /// # Errors

@@ -404,8 +404,7 @@ impl TrainSpec {
     }
 
     fn check_augmentation(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
-        let embeds = |l: &LayerSpec| matches!(l.layer, Layer::Embedding(_));
-        let indices = self.network.layers.iter().any(embeds);
+        let indices = self.network.looks_up();
         for (i, augmentation) in self.fit.augmentation.iter().enumerate() {
             let at = format!("{pointer}/fit/augmentation/{i}");
             augmentation.check_samples(&schema.shape, indices, &at, v);
