@@ -12,6 +12,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod patterns;
 pub mod rules;
+pub mod presets;
 pub mod schedule;
 pub mod shapes;
 pub mod split;

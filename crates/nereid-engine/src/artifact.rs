@@ -86,6 +86,7 @@ impl Artifact {
             network: NetworkSpec {
                 input_shape: Some(plan.input.clone()),
                 defaults: plan.defaults,
+                preset: None,
                 layers,
             },
             head,

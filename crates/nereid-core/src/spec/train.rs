@@ -198,10 +198,10 @@ impl TrainSpec {
         pointer: &str,
     ) -> Result<Plan, Violations> {
         let mut v = Violations::default();
-        let plan = match self
-            .network
-            .plan(&schema.shape, &format!("{pointer}/network"))
-        {
+        let at = format!("{pointer}/network");
+        let outputs = self.outputs(schema);
+        let network = self.network.expand(&schema.shape, outputs, &at);
+        let plan = match network.and_then(|n| n.plan(&schema.shape, &at)) {
             Ok(plan) => Some(plan),
             Err(errors) => {
                 for e in errors.into_vec() {
@@ -419,8 +419,7 @@ impl TrainSpec {
     }
 
     fn check_augmentation(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
-        let embeds = |l: &LayerSpec| matches!(l.layer, Layer::Embedding(_));
-        let indices = self.network.layers.iter().any(embeds);
+        let indices = self.network.looks_up();
         for (i, augmentation) in self.fit.augmentation.iter().enumerate() {
             let at = format!("{pointer}/fit/augmentation/{i}");
             augmentation.check_samples(&schema.shape, indices, &at, v);
