@@ -18,6 +18,7 @@ use burn::tensor::{Device, Tensor};
 use nereid_core::spec::layers::Activation;
 
 pub(crate) use activation::Act;
+pub(crate) use kernels::change;
 pub(crate) use layers::Node;
 pub(crate) use parameters::{Parameter, flat, host};
 
