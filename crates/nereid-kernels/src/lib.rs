@@ -16,6 +16,6 @@ mod tests;
 
 pub use conv::{Conv, Padded};
 pub use geometry::Windows;
-pub use optim::{Adam, Momentum, RmsProp, adam, clip, rmsprop, sgd, square_sum};
+pub use optim::{Adam, Momentum, RmsProp, adam, rmsprop, sgd};
 pub use pool::{average, average_gradient, maximum, maximum_gradient};
 pub use product::{Dense, column_sums, relu_gradient};

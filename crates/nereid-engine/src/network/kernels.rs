@@ -12,4 +12,5 @@ mod tests;
 
 pub(super) use conv::convolve;
 pub(super) use dense::dense;
+pub(crate) use graph::change;
 pub(super) use pool::{maximum, mean};
