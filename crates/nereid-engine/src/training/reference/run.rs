@@ -8,12 +8,12 @@ use nereid_core::{
     engine::{DataFiles, DataInput, Inspector, Monitor, Snapshot, TrainTask},
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, Progress},
-    spec::{Callback, Metric, TrainSpec},
+    spec::{Callback, Metric, TrainSpec, network::Plan},
     workers::DeviceKind,
 };
 use serde_json::{Value, json};
 
-use super::case::{CallbackCase, Case, MetricCase};
+use super::case::{CallbackCase, Case, InitializerCase, MetricCase};
 use crate::{
     data::DatasetInspector,
     device,
@@ -134,6 +134,24 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
         named(&gradient)
     };
     trainable.map(of).collect()
+}
+
+/// Mean, standard deviation and largest absolute value of a weight, drawn a few times.
+pub(super) fn initial(case: &InitializerCase, plan: &Plan) -> [f64; 3] {
+    let device = device::open(DeviceKind::Cpu).unwrap();
+    let mut values = Vec::new();
+    for seed in 0..8 {
+        let network = Network::build(plan, seed, &device);
+        let mut parameters = network.parameters.iter();
+        let parameter = parameters.find(|p| p.name == case.weight).unwrap();
+        assert_eq!(parameter.shape, case.shape, "{}", case.name);
+        values.extend(parameter.to_keras().unwrap().into_iter().map(f64::from));
+    }
+    let n = f64::from(u32::try_from(values.len()).unwrap());
+    let mean = values.iter().sum::<f64>() / n;
+    let square = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+    let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+    [mean, square.sqrt(), largest]
 }
 
 /// The case's rows as a CSV file.
