@@ -125,7 +125,11 @@ impl Case {
     fn data(&self) -> Result<DataInput, EngineError> {
         let size = self.shape.iter().product::<usize>();
         let files = Arc::new(Memory {
-            data: npy("<f4", &self.dimensions(), (self.rows as usize * size, noise)),
+            data: npy(
+                "<f4",
+                &self.dimensions(),
+                (self.rows as usize * size, noise),
+            ),
             labels: npy("<i4", &[self.rows], (self.rows as usize, class)),
         });
         let source = json!({
@@ -166,8 +170,7 @@ fn class(i: u32) -> [u8; 4] {
 fn npy(kind: &str, shape: &[u32], (n, value): (usize, fn(u32) -> [u8; 4])) -> Vec<u8> {
     let sizes: Vec<String> = shape.iter().map(|n| format!("{n},")).collect();
     let sizes = sizes.join(" ");
-    let mut header =
-        format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({sizes}), }}");
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({sizes}), }}");
     // Magic, version and length take 10 bytes; the whole is a multiple of 64.
     let room = (header.len() + 11).next_multiple_of(64) - 10;
     while header.len() + 1 < room {

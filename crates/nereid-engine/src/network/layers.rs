@@ -123,7 +123,11 @@ fn dense(
             (y, false)
         }
     };
-    let y = if size == inputs { y } else { y.reshape([n, width]) };
+    let y = if size == inputs {
+        y
+    } else {
+        y.reshape([n, width])
+    };
     let act = Act::new(y, shape);
     if done { Ok(act) } else { Err(act) }
 }

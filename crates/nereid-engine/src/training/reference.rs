@@ -51,7 +51,11 @@ const PENDING: &[&str] = &[
     "Subtract/",
     "UpSampling2D/",
     "ZeroPadding2D/",
+    "auc/",
+    "averaged/",
     "initializer/",
+    "labels/",
+    "more/",
     "loss/",
     "optimizer/accumulated/",
     "optimizer/adadelta/",
@@ -134,7 +138,10 @@ fn all() -> Vec<Case> {
 fn metrics_are_those_of_keras() {
     let mut failed = Vec::new();
     for case in cases::<MetricCase>("metrics") {
-        let got = run::measure(&case);
+        let Some(got) = run::measure(&case) else {
+            assert!(is_pending(&case.name), "{} is refused", case.name);
+            continue;
+        };
         let mut differences = Differences::new(1e-6);
         for (name, expected) in &case.values {
             differences.add(name, &[got[name]], &[*expected]);

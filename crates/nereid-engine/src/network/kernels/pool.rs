@@ -40,7 +40,10 @@ fn shape(windows: &Windows) -> [usize; 2] {
 
 fn images(windows: &Windows, values: Vec<f32>) -> Gradient {
     let [height, width] = windows.input;
-    (values, vec![windows.batch, height * width * windows.channels])
+    (
+        values,
+        vec![windows.batch, height * width * windows.channels],
+    )
 }
 
 #[derive(Debug)]

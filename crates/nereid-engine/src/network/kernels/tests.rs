@@ -178,9 +178,7 @@ fn dense_layers_are_the_frameworks() {
             compare(
                 &format!("{n} {inputs} {units}"),
                 leaves,
-                |[x, k, b]| {
-                    super::dense(x.reshape([n, inputs]), &k, Some(&b), relu).unwrap()
-                },
+                |[x, k, b]| super::dense(x.reshape([n, inputs]), &k, Some(&b), relu).unwrap(),
                 |[x, k, b]| {
                     let k: Tensor<2> = k.reshape([inputs, units]);
                     let x: Tensor<2> = x.reshape([n, inputs]);

@@ -72,10 +72,10 @@ impl Case {
 pub(super) struct MetricCase {
     pub(super) name: String,
     pub(super) metrics: Vec<Value>,
-    /// Number of classes; 0 if targets are numbers.
-    pub(super) classes: usize,
-    /// Whether one probability stands for two classes.
-    pub(super) binary: bool,
+    /// How outputs are read: `classes`, `binary`, `labels`, `values`.
+    pub(super) reading: String,
+    /// Number of classes, labels or values.
+    pub(super) names: usize,
     pub(super) outputs: Array,
     pub(super) targets: Vec<f32>,
     pub(super) values: BTreeMap<String, f64>,

@@ -55,7 +55,8 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
     let plan = plan(&task, case.targets.len()).unwrap();
     let samples = splits.samples(&splits.train);
     let wanted = spec.fit.normalization;
-    let preprocessing = preprocessing::fit(wanted, &plan, samples, &splits.train.rows);
+    let columns = &task.train.schema.features;
+    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, &splits.train.rows);
     let mut network = Network::build(&plan, 0, &device::open(device).unwrap());
     set(case, &mut network);
     let rows = case.input.shape[0];
@@ -100,7 +101,8 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     let samples = session.splits.samples(part);
     let rows = &part.rows[..part.rows.len().min(session.spec.fit.batch_size as usize)];
     let network = &session.network;
-    let batch = batches::assemble(samples, rows, session.preprocessing, &network.device);
+    let device = &network.device;
+    let batch = batches::assemble(samples, rows, session.preprocessing, device, None);
     let leaf = |p: &Parameter| {
         let value = p.value.clone();
         if p.trainable {
@@ -197,18 +199,19 @@ impl DataFiles for Csv {
     }
 }
 
-/// Measures given outputs, in two batches.
-pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
-    let metrics: Vec<Metric> = case.metrics.iter().map(metric).collect();
-    let threshold = case.binary.then_some(0.5);
-    let measures = Measures::new(&metrics, case.classes, threshold);
+/// Measures given outputs, in two batches; nothing if a metric is not known.
+pub(super) fn measure(case: &MetricCase) -> Option<BTreeMap<String, f64>> {
+    let metrics = case.metrics.iter().map(metric);
+    let metrics = metrics.collect::<Option<Vec<Metric>>>()?;
+    let threshold = (case.reading == "binary").then_some(0.5);
+    let measures = Measures::new(&metrics, case.names, threshold);
     let (outputs, n) = (case.outputs.floats(), case.targets.len());
     let (width, half) = (outputs.len() / n, n / 2);
     let mut tally = Tally::default();
     for rows in [0..half, half..n] {
         let outputs = &outputs[rows.start * width..rows.end * width];
         let targets = &case.targets[rows];
-        let targets = if case.classes == 0 {
+        let targets = if case.reading == "values" {
             BatchTargets::Value(targets.to_vec())
         } else {
             BatchTargets::Class(targets.iter().map(|&t| class(t)).collect())
@@ -216,7 +219,7 @@ pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
         measures.add(&mut tally, outputs, &targets, 0.0, true);
     }
     if let Some(matrix) = &case.matrix {
-        let names: Vec<_> = (0..case.classes).map(|i| i.to_string()).collect();
+        let names: Vec<_> = (0..case.names).map(|i| i.to_string()).collect();
         let reports = measures.reports(&tally, &names);
         assert_eq!(
             reports["confusion_matrix"]["counts"],
@@ -225,7 +228,7 @@ pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
             case.name
         );
     }
-    measures.values(&tally, "")
+    Some(measures.values(&tally, ""))
 }
 
 #[expect(
@@ -237,12 +240,12 @@ fn class(target: f32) -> u32 {
     target as u32
 }
 
-fn metric(value: &Value) -> Metric {
+fn metric(value: &Value) -> Option<Metric> {
     let value = match value {
         Value::String(name) => json!({ "type": name }),
         object => object.clone(),
     };
-    serde_json::from_value(value).unwrap()
+    serde_json::from_value(value).ok()
 }
 
 /// Runs a callback over epochs; returns the rate after each and the last if it ended training.
