@@ -27,6 +27,8 @@ class Case:
     """Number of classes; 0 if targets are numbers."""
     vocabulary: int
     """Inputs are whole numbers below it; any numbers if 0."""
+    counts: bool
+    """Targets are whole numbers from 0."""
     twin: bool
     """Whether PyTorch defines the same, so that it must agree."""
     alike: float
@@ -45,6 +47,8 @@ class Case:
         if self.classes:
             self.targets = numpy.arange(self.rows) % self.classes
             rng.shuffle(self.targets)
+        elif self.counts:
+            self.targets = rng.integers(0, 6, self.rows).astype(float)
         else:
             self.targets = numpy.round(rng.normal(0, 1, self.rows) * 64) / 64
 
@@ -107,6 +111,7 @@ def case(name, layers, input_shape, **options):
         "rows": 6,
         "classes": 3,
         "vocabulary": 0,
+        "counts": False,
         "twin": True,
         "alike": 5e-8,
     }

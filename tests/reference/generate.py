@@ -19,9 +19,11 @@ import tensorflow
 import torch
 
 import callback_cases
+import initializer_cases
 import layer_cases
 import metric_cases
 import more_layer_cases
+import more_training_cases
 import torch_side
 import training_cases
 
@@ -29,8 +31,13 @@ TRAININGS = {
     "layers": layer_cases,
     "more_layers": more_layer_cases,
     "training": training_cases,
+    "more_training": more_training_cases,
 }
-MEASURED = {"metrics": metric_cases, "callbacks": callback_cases}
+MEASURED = {
+    "metrics": metric_cases,
+    "callbacks": callback_cases,
+    "initializers": initializer_cases,
+}
 DISAGREEMENTS = []
 
 
@@ -44,7 +51,7 @@ def main():
         if args.only not in (None, topic):
             continue
         if topic in TRAININGS:
-            records = [record(case) for case in module.cases()]
+            records = [r for case in module.cases() if (r := attempt(case))]
         else:
             records = [plain(r) for r in module.records()]
         write(args.folder / f"{topic}.json", records)
@@ -52,12 +59,18 @@ def main():
         raise SystemExit("\n".join(DISAGREEMENTS))
 
 
+def attempt(case):
+    """Records a case, or notes why not, so that one run shows all mistakes."""
+    try:
+        return record(case)
+    except Exception as e:
+        DISAGREEMENTS.append(f"{case.name}: {type(e).__name__}: {e}")
+        return None
+
+
 def record(case):
     """Runs a case on both sides and writes it down."""
-    try:
-        result = keras_side.run(case)
-    except Exception as e:
-        raise RuntimeError(f"case {case.name}") from e
+    result = keras_side.run(case)
     sources = ["keras"]
     if case.twin:
         twin = torch_side.run(case, result["weights"])

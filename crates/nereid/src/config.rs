@@ -85,7 +85,7 @@ impl Default for Api {
 pub struct Worker {
     /// Jobs run at the same time.
     pub slots: u32,
-    /// What to compute on: cpu or gpu.
+    /// What to compute on: cpu, cpu-ndarray or gpu.
     pub device: DeviceKind,
     /// Free key-value pairs.
     pub labels: BTreeMap<String, String>,

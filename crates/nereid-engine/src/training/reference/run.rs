@@ -8,12 +8,12 @@ use nereid_core::{
     engine::{DataFiles, DataInput, Inspector, Monitor, Snapshot, TrainTask},
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, Progress},
-    spec::{Callback, Metric, TrainSpec},
+    spec::{Callback, Metric, TrainSpec, network::Plan},
     workers::DeviceKind,
 };
 use serde_json::{Value, json};
 
-use super::case::{CallbackCase, Case, MetricCase};
+use super::case::{CallbackCase, Case, InitializerCase, MetricCase};
 use crate::{
     data::DatasetInspector,
     device,
@@ -55,7 +55,8 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
     let plan = plan(&task, case.targets.len()).unwrap();
     let samples = splits.samples(&splits.train);
     let wanted = spec.fit.normalization;
-    let preprocessing = preprocessing::fit(wanted, &plan, &[], samples, &splits.train.rows);
+    let columns = &task.train.schema.features;
+    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, &splits.train.rows);
     let mut network = Network::build(&plan, 0, &device::open(device).unwrap());
     set(case, &mut network);
     let rows = case.input.shape[0];
@@ -100,7 +101,8 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     let samples = session.splits.samples(part);
     let rows = &part.rows[..part.rows.len().min(session.spec.fit.batch_size as usize)];
     let network = &session.network;
-    let batch = batches::assemble(samples, rows, session.preprocessing, &network.device, None);
+    let device = &network.device;
+    let batch = batches::assemble(samples, rows, session.preprocessing, device, None);
     let leaf = |p: &Parameter| {
         let value = p.value.clone();
         if p.trainable {
@@ -135,6 +137,24 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
         named(&gradient)
     };
     trainable.map(of).collect()
+}
+
+/// Mean, standard deviation and largest absolute value of a weight, drawn a few times.
+pub(super) fn initial(case: &InitializerCase, plan: &Plan) -> [f64; 3] {
+    let device = device::open(DeviceKind::Cpu).unwrap();
+    let mut values = Vec::new();
+    for seed in 0..8 {
+        let network = Network::build(plan, seed, &device);
+        let mut parameters = network.parameters.iter();
+        let parameter = parameters.find(|p| p.name == case.weight).unwrap();
+        assert_eq!(parameter.shape, case.shape, "{}", case.name);
+        values.extend(parameter.to_keras().unwrap().into_iter().map(f64::from));
+    }
+    let n = f64::from(u32::try_from(values.len()).unwrap());
+    let mean = values.iter().sum::<f64>() / n;
+    let square = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+    let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+    [mean, square.sqrt(), largest]
 }
 
 /// The case's rows as a CSV file.
@@ -180,18 +200,19 @@ impl DataFiles for Csv {
     }
 }
 
-/// Measures given outputs, in two batches.
-pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
-    let metrics: Vec<Metric> = case.metrics.iter().map(metric).collect();
-    let threshold = case.binary.then_some(0.5);
-    let measures = Measures::new(&metrics, case.classes, threshold);
+/// Measures given outputs, in two batches; nothing if a metric is not known.
+pub(super) fn measure(case: &MetricCase) -> Option<BTreeMap<String, f64>> {
+    let metrics = case.metrics.iter().map(metric);
+    let metrics = metrics.collect::<Option<Vec<Metric>>>()?;
+    let threshold = (case.reading == "binary").then_some(0.5);
+    let measures = Measures::new(&metrics, case.names, threshold);
     let (outputs, n) = (case.outputs.floats(), case.targets.len());
     let (width, half) = (outputs.len() / n, n / 2);
     let mut tally = Tally::default();
     for rows in [0..half, half..n] {
         let outputs = &outputs[rows.start * width..rows.end * width];
         let targets = &case.targets[rows];
-        let targets = if case.classes == 0 {
+        let targets = if case.reading == "values" {
             BatchTargets::Value(targets.to_vec())
         } else {
             BatchTargets::Class(targets.iter().map(|&t| class(t)).collect())
@@ -199,7 +220,7 @@ pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
         measures.add(&mut tally, outputs, &targets, 0.0, true);
     }
     if let Some(matrix) = &case.matrix {
-        let names: Vec<_> = (0..case.classes).map(|i| i.to_string()).collect();
+        let names: Vec<_> = (0..case.names).map(|i| i.to_string()).collect();
         let reports = measures.reports(&tally, &names);
         assert_eq!(
             reports["confusion_matrix"]["counts"],
@@ -208,7 +229,7 @@ pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
             case.name
         );
     }
-    measures.values(&tally, "")
+    Some(measures.values(&tally, ""))
 }
 
 #[expect(
@@ -220,12 +241,12 @@ fn class(target: f32) -> u32 {
     target as u32
 }
 
-fn metric(value: &Value) -> Metric {
+fn metric(value: &Value) -> Option<Metric> {
     let value = match value {
         Value::String(name) => json!({ "type": name }),
         object => object.clone(),
     };
-    serde_json::from_value(value).unwrap()
+    serde_json::from_value(value).ok()
 }
 
 /// Runs a callback over epochs; returns the rate after each and the last if it ended training.
