@@ -26,4 +26,4 @@ pub use objective::{Loss, Metric};
 pub use optimizer::Optimizer;
 pub use patterns::{Pattern, Patterns};
 pub use schedule::{LearningRate, Schedule};
-pub use train::{DatasetRef, TrainSpec};
+pub use train::{DatasetRef, Task, TrainSpec};

@@ -29,6 +29,8 @@ pub(crate) enum Targets {
     Class(Vec<u32>),
     /// A number.
     Value(Vec<f32>),
+    /// The sample itself.
+    Input,
 }
 
 /// All rows of a dataset.
@@ -61,6 +63,7 @@ impl Samples {
         match &self.targets {
             Targets::Class(v) => digest.words(v.iter().copied()),
             Targets::Value(v) => digest.words(v.iter().map(|x| x.to_bits())),
+            Targets::Input => {}
         }
         digest.0
     }
@@ -88,6 +91,8 @@ impl Digest {
 }
 
 /// Reads a dataset whose target and columns are those of `schema`, the training data's.
+///
+/// Without a target in it, samples are their own: labels are not looked at.
 pub(crate) fn load(
     input: &DataInput,
     schema: &DatasetSchema,
@@ -101,7 +106,7 @@ pub(crate) fn load(
             "samples have shape {got}, the training data's {expected}"
         )));
     }
-    if rows.target().is_none() {
+    if rows.target().is_none() && schema.target.is_some() {
         let detail = "the dataset has no label to compare with".to_owned();
         return Err(EngineError::InvalidInput(detail));
     }
@@ -162,9 +167,10 @@ impl Encoder {
                 codes: None,
                 targets: Targets::Value(Vec::new()),
             }),
-            None => Err(EngineError::InvalidInput(
-                "the training data has no label to learn".to_owned(),
-            )),
+            None => Ok(Self {
+                codes: None,
+                targets: Targets::Input,
+            }),
         }
     }
 
@@ -197,6 +203,7 @@ impl Encoder {
                 };
                 targets.push(value.ok_or_else(invalid)?);
             }
+            Targets::Input => {}
         }
         Ok(())
     }

@@ -1,7 +1,11 @@
 //! Losses, with Keras' definitions.
 
+mod numeric;
+
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use nereid_core::spec::{Loss, TrainSpec, fit::ClassWeight, layers::Activation};
+use nereid_core::spec::{
+    Loss, TrainSpec, fit::ClassWeight, layers::Activation, objective::LossKind,
+};
 
 use super::batches::BatchTargets;
 use crate::network::{Ending, Network, flat};
@@ -28,8 +32,8 @@ impl Objective {
         classes: &[String],
         counts: &[u64],
     ) -> Self {
-        let last = match spec.loss {
-            Loss::BinaryCrossentropy { .. } => Activation::Sigmoid,
+        let last = match spec.loss.kind() {
+            LossKind::Binary => Activation::Sigmoid,
             _ => Activation::Softmax,
         };
         let logits = spec.outputs_logits();
@@ -40,11 +44,6 @@ impl Objective {
             logits: logits || skips,
             weights: class_weights(spec.fit.class_weight.as_ref(), classes, counts),
         }
-    }
-
-    /// Tells whether one output stands for two classes.
-    pub(super) fn is_binary(&self) -> bool {
-        matches!(self.loss, Loss::BinaryCrossentropy { .. })
     }
 
     /// Returns the mean loss of a batch, a single number.
@@ -69,31 +68,24 @@ impl Objective {
     ) -> Tensor<2> {
         let device = outputs.device().without_autodiff();
         let [n, width] = outputs.dims();
-        let losses: Tensor<2> = match (&self.loss, targets) {
-            (Loss::BinaryCrossentropy { .. }, BatchTargets::Class(t)) => {
+        let losses: Tensor<2> = match (self.loss.kind(), targets) {
+            (LossKind::Binary, BatchTargets::Class(t)) => {
                 #[expect(clippy::cast_precision_loss, reason = "0 or 1")]
                 let t: Vec<f32> = t.iter().map(|&t| t as f32).collect();
                 self.binary(outputs, column(t, &device))
             }
-            (loss, BatchTargets::Class(t)) => {
-                let smoothing = match loss {
-                    Loss::CategoricalCrossentropy {
-                        label_smoothing, ..
-                    } => *label_smoothing,
-                    _ => 0.0,
-                };
+            (_, BatchTargets::Class(t)) => {
                 let indices: Vec<i64> = t.iter().map(|&t| i64::from(t)).collect();
                 let indices = TensorData::new(indices, [n, 1]);
                 let indices: Tensor<2, Int> = Tensor::from_data(indices, &device);
-                let log_p = self.log_probabilities(outputs);
-                categorical(log_p, indices, smoothing, width)
+                self.categorical(outputs, indices, width)
             }
-            (loss, BatchTargets::Value(t)) => {
-                let error = outputs - column(t.clone(), &device);
-                match loss {
-                    Loss::Mae {} => error.abs(),
-                    Loss::Huber { delta } => huber(error, *delta),
-                    _ => error.clone() * error,
+            (kind, BatchTargets::Value(_) | BatchTargets::Many { .. }) => {
+                let targets = targets.values(&device);
+                if kind == LossKind::Binary {
+                    mean_of_row(self.binary(outputs, targets))
+                } else {
+                    numeric::losses(&self.loss, outputs, targets)
                 }
             }
         };
@@ -114,37 +106,86 @@ impl Objective {
         (outputs / sum).clamp(EPSILON, 1.0 - EPSILON).log()
     }
 
+    /// Cross-entropy of each output with a target from 0 to 1.
     fn binary(&self, outputs: Tensor<2>, targets: Tensor<2>) -> Tensor<2> {
+        let smoothing = self.loss.label_smoothing();
+        let targets = if smoothing == 0.0 {
+            targets
+        } else {
+            targets * (1.0 - smoothing) + 0.5 * smoothing
+        };
         let (positive, negative) = if self.logits {
             let negative = activation::log_sigmoid(outputs.clone().neg());
-            (activation::log_sigmoid(outputs), negative)
+            (activation::log_sigmoid(outputs.clone()), negative)
         } else {
-            let p = outputs.clamp(EPSILON, 1.0 - EPSILON);
+            let p = outputs.clone().clamp(EPSILON, 1.0 - EPSILON);
             (p.clone().log(), (p.neg() + 1.0).log())
         };
-        (targets.clone() * positive + (targets.neg() + 1.0) * negative).neg()
+        let absent = targets.clone().neg() + 1.0;
+        let entropy = (targets.clone() * positive + absent.clone() * negative).neg();
+        let Loss::BinaryFocalCrossentropy {
+            alpha,
+            gamma,
+            apply_class_balancing,
+            ..
+        } = &self.loss
+        else {
+            return entropy;
+        };
+        let p = if self.logits {
+            activation::sigmoid(outputs)
+        } else {
+            outputs
+        };
+        let wrong = targets.clone() * (p.clone().neg() + 1.0) + absent.clone() * p;
+        let focal = entropy * power(wrong, *gamma);
+        if *apply_class_balancing {
+            focal * (targets * *alpha + absent * (1.0 - alpha))
+        } else {
+            focal
+        }
+    }
+
+    /// Cross-entropy of each sample with its class.
+    fn categorical(
+        &self,
+        outputs: Tensor<2>,
+        indices: Tensor<2, Int>,
+        classes: usize,
+    ) -> Tensor<2> {
+        let mut logs = self.log_probabilities(outputs);
+        if let Loss::CategoricalFocalCrossentropy { alpha, gamma, .. } = &self.loss {
+            let wrong = logs.clone().exp().neg() + 1.0;
+            logs = logs * power(wrong, *gamma) * *alpha;
+        }
+        let smoothing = self.loss.label_smoothing();
+        let right = logs.clone().gather(1, indices);
+        if smoothing == 0.0 {
+            return right.neg();
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most 10,000 classes")]
+        let spread = smoothing / classes as f64;
+        (right * (1.0 - smoothing) + logs.sum_dim(1) * spread).neg()
     }
 }
 
-fn categorical(
-    logs: Tensor<2>,
-    indices: Tensor<2, Int>,
-    smoothing: f64,
-    classes: usize,
-) -> Tensor<2> {
-    let right = logs.clone().gather(1, indices);
-    if smoothing == 0.0 {
-        return right.neg();
+/// Powers of probabilities, which keep off 0, where the slope may be infinite.
+fn power(p: Tensor<2>, exponent: f64) -> Tensor<2> {
+    let p = p.clamp(EPSILON, 1.0);
+    if (exponent - 2.0).abs() < f64::EPSILON {
+        p.clone() * p
+    } else {
+        p.powf_scalar(exponent)
     }
-    #[expect(clippy::cast_precision_loss, reason = "at most 10,000 classes")]
-    let spread = smoothing / classes as f64;
-    (right * (1.0 - smoothing) + logs.sum_dim(1) * spread).neg()
 }
 
-fn huber(error: Tensor<2>, delta: f64) -> Tensor<2> {
-    let size = error.abs();
-    let inner = size.clone().clamp_max(delta);
-    inner.clone() * inner.clone() * 0.5 + (size - inner) * delta
+/// Mean over the outputs of each sample.
+fn mean_of_row(losses: Tensor<2>) -> Tensor<2> {
+    if losses.dims()[1] == 1 {
+        losses
+    } else {
+        losses.mean_dim(1)
+    }
 }
 
 fn column(values: Vec<f32>, device: &Device) -> Tensor<2> {
@@ -189,7 +230,8 @@ mod tests {
             logits,
             weights: Some(vec![1.0, 3.0]),
         };
-        let single = matches!(targets, BatchTargets::Value(_)) || objective.is_binary();
+        let single =
+            matches!(targets, BatchTargets::Value(_)) || objective.loss.kind() == LossKind::Binary;
         let width = if single { 1 } else { 2 };
         let values: Vec<f32> = outputs.iter().flat_map(|r| &r[..width]).copied().collect();
         let data = TensorData::new(values, [outputs.len(), width]);
@@ -278,6 +320,160 @@ mod tests {
         for name in ["binary_crossentropy", "sparse_categorical_crossentropy"] {
             let got = loss(json!({ "type": name }), true, &[[200.0, 500.0]], &classes);
             assert!(got.is_finite() && got > 100.0, "{name}: {got}");
+        }
+    }
+
+    /// Compares with Keras 3.15: the classes of the same names.
+    #[test]
+    fn more_losses_are_keras_own() {
+        let several = |values: [f32; 6]| BatchTargets::Many {
+            values: values.to_vec(),
+            width: 3,
+        };
+        let (t, y) = (
+            [0.5, -1.0, 1.0, 1.0, 0.0, 0.3_f32],
+            [0.3, -0.8, 2.0, 1.5, 0.2, -0.1_f32],
+        );
+        let (sizes, found) = (t.map(f32::abs), y.map(f32::abs));
+        let third = |v: [f32; 6]| v.map(|x| x / 3.0);
+        let p = [0.7, 0.2, 0.1, 0.3, 0.3, 0.4];
+        let logits = [2.0, -1.0, 0.5, 0.1, 0.2, -0.3];
+        let classes = BatchTargets::Class(vec![0, 1]);
+        let labels = several([1.0, 0.0, 1.0, 1.0, 1.0, 0.0]);
+        for (spec, as_logits, outputs, targets, expected) in [
+            (
+                json!({"type": "log_cosh"}),
+                false,
+                y,
+                several(t),
+                0.115_242_17,
+            ),
+            (
+                json!({"type": "msle"}),
+                false,
+                found,
+                several(sizes),
+                0.051_153_65,
+            ),
+            (
+                json!({"type": "poisson"}),
+                false,
+                found,
+                several(sizes),
+                0.886_215_45,
+            ),
+            (
+                json!({"type": "cosine_similarity"}),
+                false,
+                y,
+                several(t),
+                -0.916_342_5,
+            ),
+            (
+                json!({"type": "kl_divergence"}),
+                false,
+                third(found),
+                several(third(sizes)),
+                -0.048_412_69,
+            ),
+            (
+                json!({"type": "categorical_focal_crossentropy"}),
+                false,
+                p,
+                classes.clone(),
+                0.077_755_92,
+            ),
+            (
+                json!({"type": "categorical_focal_crossentropy", "alpha": 0.5, "gamma": 1.5,
+                       "label_smoothing": 0.1}),
+                false,
+                p,
+                classes.clone(),
+                0.213_608_2,
+            ),
+            (
+                json!({"type": "categorical_focal_crossentropy"}),
+                true,
+                logits,
+                classes.clone(),
+                0.043_074_3,
+            ),
+            (
+                json!({"type": "categorical_crossentropy", "label_smoothing": 0.1}),
+                true,
+                logits,
+                classes,
+                0.666_069_5,
+            ),
+            (
+                json!({"type": "binary_crossentropy"}),
+                false,
+                [0.8, 0.3, 0.6, 0.4, 0.9, 0.2],
+                labels,
+                0.422_0,
+            ),
+        ] {
+            let objective = Objective {
+                loss: serde_json::from_value(spec.clone()).unwrap(),
+                ending: Ending::Whole,
+                logits: as_logits,
+                weights: None,
+            };
+            let data = TensorData::new(outputs.to_vec(), [2, 3]);
+            let outputs = Tensor::from_data(data, &Device::flex());
+            let got = objective.loss(outputs, &targets, true).into_scalar::<f32>();
+            let right = (got - expected).abs() < 2e-5;
+            assert!(right, "{spec}: {got} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn binary_losses_smooth_and_focus_as_in_keras() {
+        let classes = BatchTargets::Class(vec![1, 0]);
+        for (spec, logits, outputs, expected) in [
+            (
+                json!({"type": "binary_focal_crossentropy"}),
+                false,
+                [0.8, 0.4],
+                0.045_328_91,
+            ),
+            (
+                json!({"type": "binary_focal_crossentropy", "gamma": 3.0, "alpha": 0.3,
+                       "apply_class_balancing": true, "label_smoothing": 0.2}),
+                false,
+                [0.8, 0.4],
+                0.014_561_46,
+            ),
+            (
+                json!({"type": "binary_focal_crossentropy"}),
+                true,
+                [1.5, -0.5],
+                0.037_138_18,
+            ),
+            (
+                json!({"type": "binary_crossentropy", "label_smoothing": 0.2}),
+                false,
+                [0.8, 0.4],
+                0.456_572_47,
+            ),
+            (
+                json!({"type": "binary_crossentropy", "label_smoothing": 0.2}),
+                true,
+                [1.5, -0.5],
+                0.437_745_1,
+            ),
+        ] {
+            let objective = Objective {
+                loss: serde_json::from_value(spec.clone()).unwrap(),
+                ending: Ending::Whole,
+                logits,
+                weights: None,
+            };
+            let data = TensorData::new(outputs.to_vec(), [2, 1]);
+            let outputs = Tensor::from_data(data, &Device::flex());
+            let got = objective.loss(outputs, &classes, true).into_scalar::<f32>();
+            let right = (got - expected).abs() < 1e-6;
+            assert!(right, "{spec}: {got} is not {expected}");
         }
     }
 }

@@ -97,13 +97,13 @@ impl<'a> Session<'a> {
     }
 
     /// Goes on from a saved state.
-    pub(super) fn restore(&mut self, path: &Path, classes: usize) -> Result<(), EngineError> {
+    pub(super) fn restore(&mut self, path: &Path) -> Result<(), EngineError> {
         let bounds = Bounds {
             epochs: self.spec.fit.epochs,
             batches: self.batches(),
             rows: self.splits.epoch_len(),
             callbacks: self.spec.callbacks.len(),
-            classes,
+            measures: &self.measures,
         };
         let (network, optimizer) = (&mut self.network, &mut self.optimizer);
         let (state, best) = state::restore(path, &self.fingerprint, &bounds, network, optimizer)?;

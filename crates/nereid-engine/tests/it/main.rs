@@ -20,3 +20,4 @@ mod resume;
 mod serving;
 mod support;
 mod tabular;
+mod tasks;

@@ -22,7 +22,7 @@ use crate::{
     training::{
         batches::{self, BatchTargets},
         callbacks::{CallbackState, after_epoch},
-        metrics::{Measures, Tally},
+        metrics::{Measures, Reading, Tally},
         plan,
         session::Session,
         split::Splits,
@@ -55,7 +55,9 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
     let plan = plan(&task, case.targets.len()).unwrap();
     let samples = splits.samples(&splits.train);
     let wanted = spec.fit.normalization;
-    let preprocessing = preprocessing::fit(wanted, &plan, samples, &splits.train.rows);
+    let columns = &task.train.schema.features;
+    let rows = &splits.train.rows;
+    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, rows);
     let mut network = Network::build(&plan, 0, &device::open(device).unwrap());
     set(case, &mut network);
     let rows = case.input.shape[0];
@@ -100,7 +102,7 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     let samples = session.splits.samples(part);
     let rows = &part.rows[..part.rows.len().min(session.spec.fit.batch_size as usize)];
     let network = &session.network;
-    let batch = batches::assemble(samples, rows, session.preprocessing, &network.device);
+    let batch = batches::assemble(samples, rows, session.preprocessing, &network.device, None);
     let leaf = |p: &Parameter| {
         let value = p.value.clone();
         if p.trainable {
@@ -182,8 +184,12 @@ impl DataFiles for Csv {
 /// Measures given outputs, in two batches.
 pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
     let metrics: Vec<Metric> = case.metrics.iter().map(metric).collect();
-    let threshold = case.binary.then_some(0.5);
-    let measures = Measures::new(&metrics, case.classes, threshold);
+    let (reading, names) = match case.classes {
+        0 => (Reading::Values, 1),
+        n if case.binary => (Reading::Binary, n),
+        n => (Reading::Classes, n),
+    };
+    let measures = Measures::new(&metrics, names, reading, false);
     let (outputs, n) = (case.outputs.floats(), case.targets.len());
     let (width, half) = (outputs.len() / n, n / 2);
     let mut tally = Tally::default();
