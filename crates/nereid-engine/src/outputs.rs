@@ -263,7 +263,7 @@ pub(crate) fn signature(
     Signature {
         inputs,
         outputs,
-        classes: schema.classes().map(<[String]>::to_vec),
+        classes: schema.classes().or(schema.labels()).map(<[String]>::to_vec),
         columns: schema.columns.clone(),
         preprocessing,
     }

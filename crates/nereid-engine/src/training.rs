@@ -18,7 +18,7 @@ mod state;
 use std::{borrow::Cow, collections::BTreeMap};
 
 use nereid_core::{
-    datasets::DatasetSchema,
+    datasets::{DatasetSchema, TargetSchema},
     engine::{EngineError, Monitor, TrainTask, Trainer},
     events::LogLevel,
     jobs::{Directive, JobPhase},
@@ -158,8 +158,8 @@ fn start<'a>(
     let kind = task.spec.loss.kind();
     let (reading, names) = match task.spec.task(&schema) {
         Task::Autoencoding => (Reading::Pooled, 1),
-        Task::Regression => (Reading::Values, 1),
-        Task::MultiLabel => (Reading::Labels, classes.len()),
+        Task::Regression => (Reading::Values, numbers(&schema)),
+        Task::MultiLabel => (Reading::Labels, schema.labels().map_or(0, <[String]>::len)),
         Task::Classification if kind == LossKind::Binary => (Reading::Binary, classes.len()),
         Task::Classification => (Reading::Classes, classes.len()),
     };
@@ -169,6 +169,14 @@ fn start<'a>(
         session.restore(path)?;
     }
     Ok(session)
+}
+
+/// Numbers that each sample is to be given.
+fn numbers(schema: &DatasetSchema) -> usize {
+    match &schema.target {
+        Some(TargetSchema::Values { values, .. }) => values.len(),
+        _ => 1,
+    }
 }
 
 fn class_counts(splits: &Splits, classes: usize) -> Vec<u64> {

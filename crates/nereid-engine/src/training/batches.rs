@@ -90,6 +90,14 @@ pub(super) fn assemble(
     let mut targets = match &samples.targets {
         Targets::Class(t) => BatchTargets::Class(rows.iter().map(|&r| t[r]).collect()),
         Targets::Value(t) => BatchTargets::Value(rows.iter().map(|&r| t[r]).collect()),
+        Targets::Many { values, width } => BatchTargets::Many {
+            values: rows
+                .iter()
+                .flat_map(|&r| &values[r * width..(r + 1) * width])
+                .copied()
+                .collect(),
+            width: *width,
+        },
         Targets::Input => BatchTargets::Many {
             values: clean
                 .filter(|_| mixing.is_none())
@@ -97,8 +105,13 @@ pub(super) fn assemble(
             width: samples.size,
         },
     };
-    if let (Some(mixing), BatchTargets::Value(targets)) = (&mixing, &mut targets) {
-        mixing.blend(targets);
+    if let (Some(mixing), true) = (&mixing, samples.targets != Targets::Input) {
+        match &mut targets {
+            BatchTargets::Value(values) | BatchTargets::Many { values, .. } => {
+                mixing.blend(values);
+            }
+            BatchTargets::Class(_) => {}
+        }
     }
     Batch {
         input: Tensor::from_data(TensorData::new(values, [rows.len(), samples.size]), device),

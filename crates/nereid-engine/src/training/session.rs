@@ -72,7 +72,9 @@ impl<'a> Session<'a> {
         let weight = |&i: &usize| Weight {
             name: &network.parameters[i].name,
             value: network.parameters[i].value.clone(),
-            factor: 1.0,
+            factor: spec
+                .fit
+                .learning_rate_multiplier(&network.parameters[i].name),
         };
         let weights: Vec<_> = trainable.iter().map(weight).collect();
         let plan = CheckpointPlan::of(&spec.callbacks);

@@ -9,8 +9,9 @@ use nereid_engine::engine;
 use serde_json::{Value, json};
 
 use crate::{
+    data::{files, npy},
     digits::digits,
-    support::{Recorder, csv, input, spec, train},
+    support::{Numbers, Recorder, csv, input, spec, train},
 };
 
 fn autoencoder(loss: &str, last: &str) -> Value {
@@ -222,4 +223,94 @@ fn mistakes_in_an_optimiser_have_their_places() {
         json!([]),
     );
     assert!(plain.is_empty(), "no momentum, none to cycle: {plain:?}");
+}
+
+/// 240 samples of four numbers with the targets that `of` makes of them.
+fn arrays(of: impl Fn(&[f32]) -> Vec<f32>) -> nereid_core::engine::DataInput {
+    let mut numbers = Numbers(9);
+    let (mut x, mut y, mut width) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..240 {
+        #[allow(clippy::cast_possible_truncation, reason = "from 0 to 1")]
+        let row: Vec<f32> = (0..4).map(|_| numbers.next() as f32).collect();
+        let targets = of(&row);
+        width = targets.len();
+        x.extend(row.iter().flat_map(|v| v.to_le_bytes()));
+        y.extend(targets.iter().flat_map(|v| v.to_le_bytes()));
+    }
+    let features = npy("<f4", "False", "(240, 4)", &x);
+    let targets = npy("<f4", "False", &format!("(240, {width})"), &y);
+    input(json!({"format": "npy"}), files(features, targets))
+}
+
+fn several(loss: &str, activation: &str, metrics: Value) -> Value {
+    json!({
+        "network": {"layers": [
+            {"type": "Dense", "units": 24, "activation": "relu"},
+            {"type": "Dense", "units": 3, "activation": activation}
+        ]},
+        "loss": {"type": loss},
+        "optimizer": {"type": "adam", "learning_rate": {
+            "type": "cosine_decay", "initial_learning_rate": 0.03, "warmup_epochs": 2}},
+        "metrics": metrics,
+        "fit": {"epochs": 40, "batch_size": 16, "test_split": 0.25, "seed": 1}
+    })
+}
+
+#[test]
+fn several_labels_a_sample_are_learnt_and_served() {
+    let on = |yes: bool| f32::from(u8::from(yes));
+    let data = arrays(|x| vec![on(x[0] > 0.5), on(x[1] + x[2] > 1.0), on(x[3] < 0.3)]);
+    assert_eq!(data.schema.labels().unwrap(), ["0", "1", "2"]);
+    let metrics = json!(["accuracy", "auc", {"type": "f1", "average": "micro"}, "hamming_loss"]);
+    let description = several("binary_crossentropy", "sigmoid", metrics);
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec(description.clone());
+    let model = train(&spec, &data, None, folder.path(), &mut Recorder::default()).unwrap();
+    println!("{:?}", model.metrics);
+    assert!(model.metrics["test_f1_micro"] > 0.9, "{:?}", model.metrics);
+    assert!(model.metrics["test_auc"] > 0.97, "{:?}", model.metrics);
+    let total = model.metrics["test_accuracy"] + model.metrics["test_hamming_loss"];
+    assert!((total - 1.0).abs() < 1e-12);
+
+    let predictor = engine().loader.load(folder.path()).unwrap();
+    assert_eq!(predictor.signature().classes.as_ref().unwrap().len(), 3);
+    let values = vec![0.9, 0.1, 0.2, 0.9, 0.1, 0.9, 0.8, 0.05];
+    let outputs = predictor.predict(&Batch { rows: 2, values }).unwrap();
+    let shapes: Vec<_> = outputs
+        .iter()
+        .map(|t| (t.name.as_str(), &t.shape))
+        .collect();
+    assert_eq!(
+        shapes,
+        [("probabilities", &vec![2, 3]), ("labels", &vec![2, 3])]
+    );
+    let expected = TensorValues::Int64(vec![1, 0, 0, 0, 1, 1]);
+    assert_eq!(outputs[1].values, expected);
+
+    let mut wrong = description;
+    wrong["loss"] = json!({"type": "categorical_crossentropy"});
+    let violations = crate::support::spec(wrong)
+        .plan(&data.schema, 240, "")
+        .unwrap_err();
+    assert_eq!(violations.into_vec()[0].pointer, "/loss");
+}
+
+#[test]
+fn several_numbers_a_sample_are_learnt_and_served() {
+    let data = arrays(|x| vec![x[0] * 2.0 - x[1], x[2] * x[3], 5.0 - x[1]]);
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec(several("log_cosh", "linear", json!(["r2", "mse", "mape"])));
+    let model = train(&spec, &data, None, folder.path(), &mut Recorder::default()).unwrap();
+    println!("{:?}", model.metrics);
+    assert!(model.metrics["test_r2"] > 0.95, "{:?}", model.metrics);
+    let predictor = engine().loader.load(folder.path()).unwrap();
+    let values = vec![0.9, 0.1, 0.5, 0.5];
+    let outputs = predictor.predict(&Batch { rows: 1, values }).unwrap();
+    let TensorValues::Fp32(found) = &outputs[0].values else {
+        panic!("{outputs:?}");
+    };
+    assert_eq!((outputs.len(), &outputs[0].shape), (1, &vec![1, 3]));
+    for (found, expected) in found.iter().zip([1.7, 0.25, 4.9]) {
+        assert!((found - expected).abs() < 0.15, "{found} is not {expected}");
+    }
 }

@@ -32,7 +32,8 @@ impl TrainSpec {
     #[must_use]
     pub fn task(&self, schema: &DatasetSchema) -> Task {
         let found = match &schema.target {
-            Some(TargetSchema::Value { .. }) => Task::Regression,
+            Some(TargetSchema::Value { .. } | TargetSchema::Values { .. }) => Task::Regression,
+            Some(TargetSchema::Labels { .. }) => Task::MultiLabel,
             _ => Task::Classification,
         };
         self.task.unwrap_or(found)
@@ -130,6 +131,24 @@ impl TrainSpec {
                 Some(vec![classes.len()])
             }
             (TargetSchema::Value { .. }, LossKind::Numeric) => Some(vec![1]),
+            (TargetSchema::Labels { labels, .. }, LossKind::Binary) => Some(vec![labels.len()]),
+            (TargetSchema::Values { values, .. }, LossKind::Numeric) => Some(vec![values.len()]),
+            (TargetSchema::Labels { .. }, _) => {
+                v.push(
+                    at,
+                    "target_mismatch",
+                    "several labels, each of which applies or not, need binary_crossentropy",
+                );
+                None
+            }
+            (TargetSchema::Values { .. }, _) => {
+                v.push(
+                    at,
+                    "target_mismatch",
+                    "a cross-entropy needs classes or labels, but the target is numbers; use mse",
+                );
+                None
+            }
             (TargetSchema::Class { name, .. }, LossKind::Numeric) => {
                 v.push(at, "target_mismatch", format!(
                     "this loss needs a number, but {name:?} is a class; register the dataset with target \"value\" or use a cross-entropy"
@@ -148,7 +167,10 @@ impl TrainSpec {
     fn check_task(&self, target: &TargetSchema, pointer: &str, v: &mut Violations) {
         let (found, needs) = match target {
             TargetSchema::Class { .. } => (Task::Classification, "\"classification\""),
-            TargetSchema::Value { .. } => (Task::Regression, "\"regression\""),
+            TargetSchema::Value { .. } | TargetSchema::Values { .. } => {
+                (Task::Regression, "\"regression\"")
+            }
+            TargetSchema::Labels { .. } => (Task::MultiLabel, "\"multi_label\""),
         };
         v.check(
             self.task.is_none_or(|task| task == found),
@@ -205,7 +227,8 @@ impl TrainSpec {
 
     pub(super) fn check_metrics(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
         let task = self.task(schema);
-        let classes = schema.classes().map_or(0, <[String]>::len);
+        let classes = schema.classes().or(schema.labels());
+        let classes = classes.map_or(0, <[String]>::len);
         for (i, metric) in self.metrics.iter().enumerate() {
             let at = format!("{pointer}/metrics/{i}");
             let several = classes > 2;
