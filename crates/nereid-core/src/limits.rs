@@ -62,6 +62,12 @@ pub const MAX_ACCUMULATION_STEPS: u32 = 65_536;
 pub const MAX_BATCH_SIZE: u32 = 65_536;
 /// Most augmentations of one training job.
 pub const MAX_AUGMENTATIONS: usize = 32;
+/// Most labels or numbers that one sample is to be given.
+pub const MAX_TARGETS: usize = 10_000;
+/// Most metrics of one training job.
+pub const MAX_METRICS: usize = 16;
+/// Most classes or labels of which the area under the ROC curve is measured.
+pub const MAX_AUC_CLASSES: usize = 1_000;
 /// Most callbacks of one training job.
 pub const MAX_CALLBACKS: usize = 16;
 /// Most rules that watch one training job.

@@ -167,9 +167,18 @@ pub(crate) fn fill_missing(p: &Preprocessing, values: &mut [f32]) {
 /// axis.
 pub(crate) fn apply(p: &Preprocessing, values: &mut [f32]) {
     fill_missing(p, values);
+    each(p, values, |x, offset, scale| (x - offset) / scale);
+}
+
+/// Undoes [`apply`].
+pub(crate) fn invert(p: &Preprocessing, values: &mut [f32]) {
+    each(p, values, |x, offset, scale| x * scale + offset);
+}
+
+fn each(p: &Preprocessing, values: &mut [f32], change: impl Fn(f32, f32, f32) -> f32) {
     if let ([offset], [scale]) = (p.offset.as_slice(), p.scale.as_slice()) {
         for v in values.iter_mut() {
-            *v = (*v - offset) / scale;
+            *v = change(*v, *offset, *scale);
         }
         return;
     }
@@ -177,7 +186,7 @@ pub(crate) fn apply(p: &Preprocessing, values: &mut [f32]) {
     let at = |v: &[f32], i: usize| if v.len() == 1 { v[0] } else { v[i] };
     for row in values.chunks_mut(n) {
         for (i, v) in row.iter_mut().enumerate() {
-            *v = (*v - at(&p.offset, i)) / at(&p.scale, i);
+            *v = change(*v, at(&p.offset, i), at(&p.scale, i));
         }
     }
 }

@@ -17,14 +17,15 @@ mod split;
 mod state;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use nereid_core::{
+    datasets::{DatasetSchema, TargetSchema},
     engine::{EngineError, Monitor, TrainTask, Trainer},
     events::LogLevel,
     jobs::{Directive, JobPhase},
     models::{Preprocessing, TrainedModel},
-    spec::network::Plan,
+    spec::{Normalization, Task, TrainSpec, network::Plan, objective::LossKind},
 };
 use serde_json::Value;
 
@@ -36,7 +37,7 @@ use crate::{
     outputs::{self, Head},
     preprocessing,
 };
-use metrics::Measures;
+use metrics::{Measures, Reading};
 use objective::Objective;
 use session::Session;
 use split::{Part, Splits};
@@ -70,10 +71,11 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
         }
     }
     let samples = splits.samples(&splits.train);
-    let wanted = task.spec.fit.normalization;
+    let wanted = normalization(task.spec);
     let columns = &task.train.schema.features;
     let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, &splits.train.rows);
     obey(resumed, monitor)?;
+    let width = plan.output().iter().product();
     let network = Network::build(&plan, task.spec.fit.seed, &device);
 
     monitor.phase(JobPhase::Training);
@@ -83,9 +85,9 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
 
     monitor.phase(JobPhase::Evaluating);
     let (metrics, reports) = evaluate(&mut session, task, monitor)?;
-    let head = Head::of(task.spec);
-    let width = plan.output().iter().product();
-    let signature = outputs::signature(&task.train.schema, head, width, preprocessing.clone());
+    let schema = learnt(task);
+    let head = Head::of(task.spec, &schema);
+    let signature = outputs::signature(&schema, head, width, preprocessing.clone());
     let artifact = Artifact::new(&plan, signature.clone(), head, &session.network)?;
     let mut golden = golden_rows(&splits, &plan);
     preprocessing::fill_missing(&preprocessing, &mut golden.1);
@@ -98,6 +100,27 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
         files,
         framework_version: crate::framework_version().to_owned(),
     })
+}
+
+/// Returns the training data's schema, without its target if samples are to find themselves.
+fn learnt<'a>(task: &'a TrainTask<'_>) -> Cow<'a, DatasetSchema> {
+    let schema = &task.train.schema;
+    if !task.spec.is_autoencoder() {
+        return Cow::Borrowed(schema);
+    }
+    Cow::Owned(DatasetSchema {
+        target: None,
+        ..schema.clone()
+    })
+}
+
+/// Returns how features are scaled; probabilities are compared with values from 0 to 1.
+fn normalization(spec: &TrainSpec) -> Normalization {
+    let binary = spec.is_autoencoder() && spec.loss.kind() == LossKind::Binary;
+    match spec.fit.normalization {
+        Normalization::Auto if binary => Normalization::MinMax,
+        given => given,
+    }
 }
 
 /// Asks whether to go on while nothing is trained yet.
@@ -130,17 +153,32 @@ fn start<'a>(
     preprocessing: &'a Preprocessing,
     network: Network,
 ) -> Result<Session<'a>, EngineError> {
-    let classes = task.train.schema.classes().unwrap_or_default();
+    let schema = learnt(task);
+    let classes = schema.classes().unwrap_or_default();
     let counts = class_counts(splits, classes.len());
     let objective = Objective::new(task.spec, &network, classes, &counts);
-    let threshold = if objective.logits { 0.0 } else { 0.5 };
-    let threshold = objective.is_binary().then_some(threshold);
-    let measures = Measures::new(&task.spec.metrics, classes.len(), threshold);
+    let kind = task.spec.loss.kind();
+    let (reading, names) = match task.spec.task(&schema) {
+        Task::Autoencoding => (Reading::Pooled, 1),
+        Task::Regression => (Reading::Values, numbers(&schema)),
+        Task::MultiLabel => (Reading::Labels, schema.labels().map_or(0, <[String]>::len)),
+        Task::Classification if kind == LossKind::Binary => (Reading::Binary, classes.len()),
+        Task::Classification => (Reading::Classes, classes.len()),
+    };
+    let measures = Measures::new(&task.spec.metrics, names, reading, objective.logits);
     let mut session = Session::new(task, splits, preprocessing, network, objective, measures)?;
     if let Some(path) = task.resume {
-        session.restore(path, classes.len())?;
+        session.restore(path)?;
     }
     Ok(session)
+}
+
+/// Numbers that each sample is to be given.
+fn numbers(schema: &DatasetSchema) -> usize {
+    match &schema.target {
+        Some(TargetSchema::Values { values, .. }) => values.len(),
+        _ => 1,
+    }
 }
 
 fn class_counts(splits: &Splits, classes: usize) -> Vec<u64> {
@@ -182,7 +220,8 @@ fn evaluate(
 ) -> Result<Evaluation, EngineError> {
     let mut values = session.final_epoch();
     values.remove("learning_rate");
-    let classes = task.train.schema.classes().unwrap_or_default();
+    let schema = learnt(task);
+    let classes = schema.classes().unwrap_or_default();
     let splits = session.splits;
     let last = splits.test.as_ref().or(splits.validation.as_ref());
     let Some(part) = last else {

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     augmentation::{self, Augmentation},
-    patterns::{self, Patterns},
+    patterns::{self, Pattern, Patterns},
     split::{ClassBalance, Split},
 };
 use crate::{limits, validation::Violations};
@@ -96,6 +96,11 @@ pub struct FitOptions {
     /// Steps after which the weights themselves become their average; never unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema_overwrite_frequency: Option<u32>,
+    /// Factors on the learning rate by weights, such as `{"conv*": 0.1}`; of several that fit a
+    /// weight, the product, and 0 keeps it as it is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, f64>, example = json!({"conv*": 0.1}))]
+    pub learning_rate_multipliers: BTreeMap<Pattern, f64>,
     /// Weights that the optimiser's `weight_decay` spares; `[]` spares none. Unless given, biases
     /// and the scales and offsets of normalisations, but with `adamw` none, as in Keras.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +142,7 @@ impl Default for FitOptions {
             use_ema: false,
             ema_momentum: None,
             ema_overwrite_frequency: None,
+            learning_rate_multipliers: BTreeMap::new(),
             exclude_from_weight_decay: None,
             normalization: Normalization::Auto,
             report_every_steps: None,
@@ -197,6 +203,14 @@ impl FitOptions {
         self.ema_momentum.unwrap_or(0.99)
     }
 
+    /// Factor on the learning rate of a weight, named `layer/role`.
+    #[must_use]
+    pub fn learning_rate_multiplier(&self, weight: &str) -> f64 {
+        let factors = self.learning_rate_multipliers.iter();
+        let fitting = factors.filter(|(pattern, _)| pattern.matches(weight));
+        fitting.map(|(_, factor)| factor).product()
+    }
+
     fn check_gradients(&self, pointer: &str, v: &mut Violations) {
         let at = |field: &str| format!("{pointer}/{field}");
         let clips = [
@@ -234,6 +248,20 @@ impl FitOptions {
             v.check(!given || self.use_ema, &at(field), "conflict", || {
                 format!("{field} needs use_ema: true")
             });
+        }
+        let factors = &self.learning_rate_multipliers;
+        let (n, max) = (factors.len(), limits::MAX_PATTERNS);
+        v.check(
+            n <= max,
+            &at("learning_rate_multipliers"),
+            "too_many",
+            || format!("{n} patterns are more than the {max} allowed"),
+        );
+        for (pattern, factor) in factors.iter().take(max) {
+            let name = crate::validation::escape(&pattern.0);
+            let at = at(&format!("learning_rate_multipliers/{name}"));
+            pattern.check(&at, v);
+            v.check_range(&at, *factor, 0.0, 1e3);
         }
         if let Some(names) = &self.exclude_from_weight_decay {
             patterns::check_all(names, &at("exclude_from_weight_decay"), v);

@@ -8,7 +8,7 @@ use nereid_core::{
 
 use super::{
     Check,
-    labels::ClassCodes,
+    labels::{ClassCodes, many::is_on},
     rows::{Label, Rows},
 };
 
@@ -29,6 +29,10 @@ pub(crate) enum Targets {
     Class(Vec<u32>),
     /// A number.
     Value(Vec<f32>),
+    /// Several labels (0 or 1) or numbers a row, row-major.
+    Many { values: Vec<f32>, width: usize },
+    /// The sample itself.
+    Input,
 }
 
 /// All rows of a dataset.
@@ -61,6 +65,8 @@ impl Samples {
         match &self.targets {
             Targets::Class(v) => digest.words(v.iter().copied()),
             Targets::Value(v) => digest.words(v.iter().map(|x| x.to_bits())),
+            Targets::Many { values, .. } => digest.words(values.iter().map(|x| x.to_bits())),
+            Targets::Input => {}
         }
         digest.0
     }
@@ -88,6 +94,8 @@ impl Digest {
 }
 
 /// Reads a dataset whose target and columns are those of `schema`, the training data's.
+///
+/// Without a target in it, samples are their own: labels are not looked at.
 pub(crate) fn load(
     input: &DataInput,
     schema: &DatasetSchema,
@@ -101,7 +109,7 @@ pub(crate) fn load(
             "samples have shape {got}, the training data's {expected}"
         )));
     }
-    if rows.target().is_none() {
+    if rows.target().is_none() && schema.target.is_some() {
         let detail = "the dataset has no label to compare with".to_owned();
         return Err(EngineError::InvalidInput(detail));
     }
@@ -111,7 +119,7 @@ pub(crate) fn load(
     } else {
         Values::F32(Vec::new())
     };
-    let mut targets = Encoder::new(schema)?;
+    let mut targets = Encoder::new(schema);
     let (mut row, mut label) = (Vec::new(), Label::default());
     let (mut count, mut unchecked) = (0, 0);
     while rows.next(&mut row, &mut label)? {
@@ -148,23 +156,28 @@ pub(crate) fn load(
 /// Turns labels into the training data's class indices or numbers.
 struct Encoder {
     codes: Option<ClassCodes>,
+    /// Whether several are labels and not numbers.
+    labels: bool,
     targets: Targets,
 }
 
 impl Encoder {
-    fn new(schema: &DatasetSchema) -> Result<Self, EngineError> {
-        match &schema.target {
-            Some(TargetSchema::Class { classes, .. }) => Ok(Self {
-                codes: Some(ClassCodes::new(classes)),
-                targets: Targets::Class(Vec::new()),
-            }),
-            Some(TargetSchema::Value { .. }) => Ok(Self {
-                codes: None,
-                targets: Targets::Value(Vec::new()),
-            }),
-            None => Err(EngineError::InvalidInput(
-                "the training data has no label to learn".to_owned(),
-            )),
+    fn new(schema: &DatasetSchema) -> Self {
+        let many = |names: &[String]| Targets::Many {
+            values: Vec::new(),
+            width: names.len(),
+        };
+        let targets = match &schema.target {
+            Some(TargetSchema::Class { .. }) => Targets::Class(Vec::new()),
+            Some(TargetSchema::Value { .. }) => Targets::Value(Vec::new()),
+            Some(TargetSchema::Labels { labels, .. }) => many(labels),
+            Some(TargetSchema::Values { values, .. }) => many(values),
+            None => Targets::Input,
+        };
+        Self {
+            codes: schema.classes().map(ClassCodes::new),
+            labels: schema.labels().is_some(),
+            targets,
         }
     }
 
@@ -197,6 +210,22 @@ impl Encoder {
                 };
                 targets.push(value.ok_or_else(invalid)?);
             }
+            Targets::Many { values, width } => {
+                let given = label.values();
+                if given.len() != *width {
+                    let n = given.len().max(1);
+                    let detail = format!("{n} labels, but the training data has {width} a row");
+                    return Err(fault("row_mismatch", detail));
+                }
+                let other = given.iter().find(|&&x| is_on(x).is_none());
+                if let Some(other) = other.filter(|_| self.labels) {
+                    let detail =
+                        format!("{other} is neither 0 nor 1, as each of several labels is");
+                    return Err(fault("not_a_label", detail));
+                }
+                values.extend_from_slice(given);
+            }
+            Targets::Input => {}
         }
         Ok(())
     }

@@ -22,6 +22,11 @@ pub(super) struct Batch {
 pub(super) enum BatchTargets {
     Class(Vec<u32>),
     Value(Vec<f32>),
+    /// Several numbers a sample, row-major.
+    Many {
+        values: Vec<f32>,
+        width: usize,
+    },
 }
 
 impl BatchTargets {
@@ -29,6 +34,7 @@ impl BatchTargets {
         match self {
             Self::Class(v) => v.len(),
             Self::Value(v) => v.len(),
+            Self::Many { values, width } => values.len() / (*width).max(1),
         }
     }
 
@@ -37,7 +43,25 @@ impl BatchTargets {
         match self {
             Self::Class(v) => Self::Class(order.map(|i| v[i]).collect()),
             Self::Value(v) => Self::Value(order.map(|i| v[i]).collect()),
+            Self::Many { values, width } => Self::Many {
+                values: order
+                    .flat_map(|i| &values[i * width..(i + 1) * width])
+                    .copied()
+                    .collect(),
+                width: *width,
+            },
         }
+    }
+
+    /// Puts numbers onto a device, a sample a row; none for classes.
+    pub(super) fn values(&self, device: &Device) -> Tensor<2> {
+        let (values, width) = match self {
+            Self::Class(_) => (Vec::new(), 1),
+            Self::Value(v) => (v.clone(), 1),
+            Self::Many { values, width } => (values.clone(), *width),
+        };
+        let rows = values.len() / width.max(1);
+        Tensor::from_data(TensorData::new(values, [rows, width]), device)
     }
 }
 
@@ -57,6 +81,8 @@ pub(super) fn assemble(
         augmenter.before_scaling(at, &mut values);
     }
     preprocessing::apply(preprocessing, &mut values);
+    // What is to be found again is the sample before noise was added.
+    let clean = matches!(samples.targets, Targets::Input).then(|| values.clone());
     let mixing = augmentation.and_then(|(augmenter, at)| {
         augmenter.after_scaling(at, &mut values);
         augmenter.mix(at, &mut values)
@@ -64,9 +90,28 @@ pub(super) fn assemble(
     let mut targets = match &samples.targets {
         Targets::Class(t) => BatchTargets::Class(rows.iter().map(|&r| t[r]).collect()),
         Targets::Value(t) => BatchTargets::Value(rows.iter().map(|&r| t[r]).collect()),
+        Targets::Many { values, width } => BatchTargets::Many {
+            values: rows
+                .iter()
+                .flat_map(|&r| &values[r * width..(r + 1) * width])
+                .copied()
+                .collect(),
+            width: *width,
+        },
+        Targets::Input => BatchTargets::Many {
+            values: clean
+                .filter(|_| mixing.is_none())
+                .unwrap_or_else(|| values.clone()),
+            width: samples.size,
+        },
     };
-    if let (Some(mixing), BatchTargets::Value(targets)) = (&mixing, &mut targets) {
-        mixing.blend(targets);
+    if let (Some(mixing), true) = (&mixing, samples.targets != Targets::Input) {
+        match &mut targets {
+            BatchTargets::Value(values) | BatchTargets::Many { values, .. } => {
+                mixing.blend(values);
+            }
+            BatchTargets::Class(_) => {}
+        }
     }
     Batch {
         input: Tensor::from_data(TensorData::new(values, [rows.len(), samples.size]), device),

@@ -78,7 +78,9 @@ impl<'a> Session<'a> {
         let weight = |&i: &usize| Weight {
             name: &network.parameters[i].name,
             value: network.parameters[i].value.clone(),
-            factor: 1.0,
+            factor: spec
+                .fit
+                .learning_rate_multiplier(&network.parameters[i].name),
         };
         let weights: Vec<_> = trainable.iter().map(weight).collect();
         let plan = CheckpointPlan::of(&spec.callbacks);
@@ -105,14 +107,14 @@ impl<'a> Session<'a> {
     }
 
     /// Goes on from a saved state.
-    pub(super) fn restore(&mut self, path: &Path, classes: usize) -> Result<(), EngineError> {
+    pub(super) fn restore(&mut self, path: &Path) -> Result<(), EngineError> {
         let bounds = Bounds {
             epochs: self.spec.fit.epochs,
             batches: self.batches(),
             rows: self.splits.epoch_len(),
             callbacks: self.spec.callbacks.len(),
             rules: self.spec.rules.len(),
-            classes,
+            measures: &self.measures,
         };
         let (network, optimizer) = (&mut self.network, &mut self.optimizer);
         let (state, best) = state::restore(path, &self.fingerprint, &bounds, network, optimizer)?;

@@ -30,7 +30,7 @@ pub(super) struct Part {
 impl Splits {
     /// Reads all datasets of a task and draws the splits.
     pub(super) fn load(task: &TrainTask<'_>, check: &mut Check<'_>) -> Result<Self, EngineError> {
-        let schema = &task.train.schema;
+        let schema = &super::learnt(task);
         let fit = &task.spec.fit;
         let train = load(&task.train, schema, check)?;
         let count = u32::try_from(train.rows).unwrap_or(u32::MAX);

@@ -24,3 +24,4 @@ mod serving;
 mod splits;
 mod support;
 mod tabular;
+mod tasks;

@@ -174,6 +174,19 @@ fn check_alike(train: &DatasetVersion, other: &DatasetVersion, pointer: &str, v:
             });
         }
         (Some(TargetSchema::Value { .. }), Some(TargetSchema::Value { .. })) => {}
+        (
+            Some(TargetSchema::Labels { labels: names, .. }),
+            Some(TargetSchema::Labels { labels: other, .. }),
+        )
+        | (
+            Some(TargetSchema::Values { values: names, .. }),
+            Some(TargetSchema::Values { values: other, .. }),
+        ) => {
+            let (want, got) = (names.len(), other.len());
+            v.check(want == got, pointer, "target_mismatch", || {
+                format!("it has {got} labels a sample, the training data {want}")
+            });
+        }
         _ => v.push(
             pointer,
             "target_mismatch",

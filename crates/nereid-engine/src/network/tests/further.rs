@@ -25,6 +25,7 @@ fn loss(network: &Network, weights: &[Tensor<1>], input: Tensor<2>) -> Tensor<1>
         seed: 0,
         step: 0,
         moving: Vec::new(),
+        outputs: None,
     };
     let mut mode = Mode::Training(&mut pass);
     let out = network.forward(weights, input, Ending::Whole, &mut mode);
@@ -189,6 +190,7 @@ fn noise_falls_on_channels_or_on_values_and_repeats_itself() {
             seed: 3,
             step,
             moving: Vec::new(),
+            outputs: None,
         };
         let input = rows(&network, &[1.0; 800]);
         let out = network.forward(&[], input, Ending::Whole, &mut Mode::Training(&mut pass));
@@ -222,6 +224,7 @@ fn pytorchs_moving_variance_is_that_of_a_sample() {
         seed: 0,
         step: 0,
         moving: Vec::new(),
+        outputs: None,
     };
     let input = rows(&network, &[1.0, 3.0, 5.0]);
     network.forward(

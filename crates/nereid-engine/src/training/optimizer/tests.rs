@@ -210,6 +210,37 @@ fn averages_follow_the_weights_as_in_keras() {
 }
 
 #[test]
+fn weights_have_learning_rates_of_their_own() {
+    let fit: FitOptions = serde_json::from_value(json!({
+        "learning_rate_multipliers": {"conv*": 0.5, "*/bias": 0.1, "head": 0}
+    }))
+    .unwrap();
+    let spec: Spec = serde_json::from_value(json!({"type": "sgd"})).unwrap();
+    for (name, expected) in [
+        ("dense/kernel", 0.0),
+        ("conv2d/kernel", 0.5),
+        ("conv2d/bias", 0.95),
+        ("head/bias", 1.0),
+    ] {
+        let mut weights = [flat(vec![1.0], &Device::flex())];
+        let weight = Weight {
+            name,
+            value: weights[0].clone(),
+            factor: fit.learning_rate_multiplier(name),
+        };
+        let mut optimizer = Optimizer::new(&spec, &fit, &[weight]);
+        let rate = Rate {
+            rate: 1.0,
+            momentum: None,
+        };
+        let gradient = weights[0].ones_like();
+        optimizer.apply(&mut weights, vec![Some(gradient)], rate);
+        let got = host(weights[0].clone()).unwrap()[0];
+        assert!((got - expected).abs() < 1e-6, "{name} is {got}");
+    }
+}
+
+#[test]
 fn weight_decay_spares_what_it_should() {
     let decayed = |spec: Value, fit: Value, name: &str| {
         let spec: Spec = serde_json::from_value(spec).unwrap();

@@ -22,7 +22,7 @@ use crate::{
     training::{
         batches::{self, BatchTargets},
         callbacks::{CallbackState, after_epoch},
-        metrics::{Measures, Tally},
+        metrics::{Measures, Reading, Tally},
         plan,
         session::Session,
         split::Splits,
@@ -204,18 +204,32 @@ impl DataFiles for Csv {
 pub(super) fn measure(case: &MetricCase) -> Option<BTreeMap<String, f64>> {
     let metrics = case.metrics.iter().map(metric);
     let metrics = metrics.collect::<Option<Vec<Metric>>>()?;
-    let threshold = (case.reading == "binary").then_some(0.5);
-    let measures = Measures::new(&metrics, case.names, threshold);
-    let (outputs, n) = (case.outputs.floats(), case.targets.len());
+    let reading = match case.reading.as_str() {
+        "binary" => Reading::Binary,
+        "labels" => Reading::Labels,
+        "values" => Reading::Values,
+        _ => Reading::Classes,
+    };
+    let measures = Measures::new(&metrics, case.names, reading, false);
+    let outputs = case.outputs.floats();
+    let wide = if reading == Reading::Labels {
+        case.names
+    } else {
+        1
+    };
+    let n = case.targets.len() / wide;
     let (width, half) = (outputs.len() / n, n / 2);
     let mut tally = Tally::default();
     for rows in [0..half, half..n] {
         let outputs = &outputs[rows.start * width..rows.end * width];
-        let targets = &case.targets[rows];
-        let targets = if case.reading == "values" {
-            BatchTargets::Value(targets.to_vec())
-        } else {
-            BatchTargets::Class(targets.iter().map(|&t| class(t)).collect())
+        let targets = case.targets[rows.start * wide..rows.end * wide].to_vec();
+        let targets = match reading {
+            Reading::Values => BatchTargets::Value(targets),
+            Reading::Labels => BatchTargets::Many {
+                values: targets,
+                width: wide,
+            },
+            _ => BatchTargets::Class(targets.into_iter().map(class).collect()),
         };
         measures.add(&mut tally, outputs, &targets, 0.0, true);
     }
