@@ -16,12 +16,12 @@ use utoipa::ToSchema;
 use super::{
     layers::{Activation, Layer, LayerSpec, Plain},
     network::Network,
-    objective::Loss,
+    objective::LossKind,
     shapes::{LayerError, show},
     train::TrainSpec,
 };
 use crate::{
-    datasets::DatasetSchema,
+    datasets::{DatasetSchema, TargetSchema},
     validation::{Violations, parse},
 };
 
@@ -189,9 +189,14 @@ impl TrainSpec {
     /// Number of outputs that a dataset's target needs.
     #[must_use]
     pub fn outputs(&self, schema: &DatasetSchema) -> usize {
-        match (&self.loss, schema.classes()) {
-            (Loss::BinaryCrossentropy { .. }, _) | (_, None) => 1,
-            (_, Some(classes)) => classes.len(),
+        if self.is_autoencoder() {
+            return schema.shape.iter().product();
+        }
+        match (&schema.target, self.loss.kind()) {
+            (Some(TargetSchema::Class { classes, .. }), LossKind::Categorical) => classes.len(),
+            (Some(TargetSchema::Labels { labels, .. }), _) => labels.len(),
+            (Some(TargetSchema::Values { values, .. }), _) => values.len(),
+            _ => 1,
         }
     }
 }
