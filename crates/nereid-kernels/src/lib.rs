@@ -7,6 +7,7 @@
 
 mod conv;
 mod geometry;
+mod norm;
 mod optim;
 mod pool;
 mod product;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use conv::{Conv, Padded};
 pub use geometry::Windows;
+pub use norm::{NormGradients, Normalised, batch_norm, batch_norm_gradients};
 pub use optim::{Adam, Momentum, RmsProp, adam, rmsprop, sgd};
 pub use pool::{average, average_gradient, maximum, maximum_gradient};
 pub use product::{Dense, column_sums, relu_gradient};
