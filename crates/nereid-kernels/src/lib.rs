@@ -5,6 +5,11 @@
 //! (AVX-512, AVX2, NEON, …). No result depends on the number of threads: what is summed is
 //! always partitioned by the shape of the data.
 
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into the dispatched function is compiled for its instructions"
+)]
+
 mod conv;
 mod geometry;
 mod norm;

@@ -1,8 +1,11 @@
+//! Every kernel against its definition, in double precision.
+#![expect(clippy::many_single_char_names, reason = "the letters of the formulas")]
+
 use super::*;
 
 /// Values that repeat no pattern of the shapes, some of them 0.
 fn values(n: usize, salt: usize) -> Vec<f32> {
-    let value = |i: usize| ((i * 37 + salt * 101) % 61) as i16;
+    let value = |i: usize| i16::try_from((i * 37 + salt * 101) % 61).unwrap();
     (0..n).map(|i| f32::from(value(i) - 30) / 16.0).collect()
 }
 

@@ -7,7 +7,7 @@ use nereid_kernels::Windows;
 use super::super::{host, window::Window};
 
 fn values(n: usize, salt: usize) -> Vec<f32> {
-    let value = |i: usize| ((i * 53 + salt * 17) % 89) as i16;
+    let value = |i: usize| i16::try_from((i * 53 + salt * 17) % 89).unwrap();
     (0..n).map(|i| f32::from(value(i) - 44) / 32.0).collect()
 }
 
@@ -146,7 +146,7 @@ fn pools_are_the_frameworks() {
         let row = |x: Tensor<1>| x.reshape([windows.batch, n / windows.batch]);
         // Distinct values: of equal ones the framework may pick another.
         let distinct: Vec<f32> = (0..n)
-            .map(|i| ((i * 7919) % 10_007) as f32 / 5_000.0 - 1.0)
+            .map(|i| f32::from(u16::try_from((i * 7919) % 10_007).unwrap()) / 5_000.0 - 1.0)
             .collect();
         let device = Device::flex().autodiff();
         let x = Tensor::<1>::from_data(TensorData::new(distinct, [n]), &device).require_grad();
