@@ -6,11 +6,13 @@
 mod conv;
 mod dense;
 mod graph;
+mod norm;
 mod pool;
 #[cfg(test)]
 mod tests;
 
 pub(super) use conv::convolve;
 pub(super) use dense::dense;
-pub(crate) use graph::change;
+pub(crate) use graph::{change, in_memory};
+pub(super) use norm::batch_norm;
 pub(super) use pool::{maximum, mean};

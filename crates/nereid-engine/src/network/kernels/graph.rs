@@ -116,6 +116,11 @@ impl Owned {
     }
 }
 
+/// Tells whether a tensor lies in the processor's memory.
+pub(crate) fn in_memory<const D: usize>(tensor: &Tensor<D>) -> bool {
+    Input::take(tensor.clone()).is_ok()
+}
+
 /// Lets `f` change the values of tensors in place, next to a tensor that it reads.
 ///
 /// Returns `false` and does nothing if they are not the processor's. Values that somebody else

@@ -112,8 +112,10 @@ mod tests {
     use crate::network::{flat, host};
 
     fn values(n: usize, salt: usize) -> Vec<f32> {
-        let value = |i: usize| ((i * 7919 + salt * 104_729) % 10_007) as f32;
-        (0..n).map(|i| value(i) / 3_000.0 - 1.6).collect()
+        let value = |i: usize| u16::try_from((i * 7919 + salt * 104_729) % 10_007).unwrap();
+        (0..n)
+            .map(|i| f32::from(value(i)) / 3_000.0 - 1.6)
+            .collect()
     }
 
     #[test]
