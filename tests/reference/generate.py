@@ -80,6 +80,8 @@ def record(case):
         sources.append("torch")
     classes = case.classes > 0
     targets = [f"c{t}" if classes else float(t) for t in case.targets]
+    if case.autoencoder:
+        targets = []
     return {
         "name": case.name,
         "sources": sources,
