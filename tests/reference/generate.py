@@ -46,17 +46,30 @@ def main():
     here = pathlib.Path(__file__).parent
     parser.add_argument("folder", nargs="?", type=pathlib.Path, default=here)
     parser.add_argument("--only", help="name of one topic")
+    parser.add_argument(
+        "--new", action="store_true", help="keep the trainings that are there already"
+    )
     args = parser.parse_args()
     for topic, module in {**TRAININGS, **MEASURED}.items():
         if args.only not in (None, topic):
             continue
         if topic in TRAININGS:
-            records = [r for case in module.cases() if (r := attempt(case))]
+            known = kept(args.folder / f"{topic}.json") if args.new else {}
+            records = [
+                r
+                for case in module.cases()
+                if (r := known.get(case.name) or attempt(case))
+            ]
         else:
             records = [plain(r) for r in module.records()]
         write(args.folder / f"{topic}.json", records)
     if DISAGREEMENTS:
         raise SystemExit("\n".join(DISAGREEMENTS))
+
+
+def kept(path):
+    """The records of a file by name."""
+    return {r["name"]: r for r in json.loads(path.read_text())["cases"]}
 
 
 def attempt(case):
@@ -80,6 +93,8 @@ def record(case):
         sources.append("torch")
     classes = case.classes > 0
     targets = [f"c{t}" if classes else float(t) for t in case.targets]
+    if case.autoencoder:
+        targets = []
     return {
         "name": case.name,
         "sources": sources,

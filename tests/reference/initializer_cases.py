@@ -1,14 +1,17 @@
 """How Keras' layers start: bounds and moments of weights as Keras draws them."""
 
-import keras_side
+import keras_side  # First: it says which backend Keras has.
+
+import keras
 import numpy
 
 DENSE = {"type": "Dense", "units": 150}
 DRAWS = 8
-"""Networks that the moments are taken over."""
+"""Layers that the moments are taken over."""
 
 
 def records():
+    keras.utils.set_random_seed(1)
     yield record("dense", [DENSE], [100], "dense/kernel")
     yield record("bias", [DENSE], [100], "dense/bias")
     conv = {"type": "Conv2D", "filters": 32, "kernel_size": 5}
@@ -46,14 +49,7 @@ def records():
 
 
 def record(name, layers, shape, weight):
-    class Drawn:
-        input_shape = tuple(shape)
-
-    Drawn.layers = layers
-    drawn = []
-    for _ in range(DRAWS):
-        drawn.append(keras_side.weights(keras_side.model(Drawn))[weight].numpy())
-    drawn = numpy.stack(drawn)
+    drawn = numpy.stack([draw(layers[0], shape, weight) for _ in range(DRAWS)])
     return {
         "name": name,
         "layers": layers,
@@ -64,6 +60,20 @@ def record(name, layers, shape, weight):
         "std": short(drawn.std()),
         "largest": short(numpy.abs(drawn).max()),
     }
+
+
+def draw(spec, shape, weight):
+    """Builds a layer by itself, which is much faster than a network."""
+    params = {k: v for k, v in spec.items() if k != "type"}
+    layer = getattr(keras.layers, spec["type"])(**params)
+    batch = (None, *shape)
+    if spec["type"] == "MultiHeadAttention":
+        layer.build(batch, batch)
+    else:
+        layer.build(batch)
+    role = "/" + weight.split("/", 1)[1]
+    (found,) = [v for v in layer.weights if keras_side.variable_name(v).endswith(role)]
+    return found.numpy()
 
 
 def short(value):

@@ -138,6 +138,8 @@ def loss_of(case):
 
     def loss(outputs, targets):
         sample_weight = None if by_class is None else by_class[targets]
+        if case.autoencoder:
+            return function(targets, outputs)
         if kind in ("categorical_crossentropy", "categorical_focal_crossentropy"):
             targets = keras.ops.one_hot(targets, case.classes, dtype="float64")
         elif kind != "sparse_categorical_crossentropy":
@@ -207,6 +209,7 @@ def train(case, network, loss_of, optimizer):
     """Trains for all epochs; returns the loss of each and the first gradients."""
     variables = network.trainable_variables
     epochs = case.spec()["fit"]["epochs"]
+    targets = case.inputs if case.autoencoder else case.targets
     first, losses = None, []
     for _ in range(epochs):
         total = 0.0
@@ -214,7 +217,7 @@ def train(case, network, loss_of, optimizer):
             batch = slice(start, start + case.batch_size)
             with tensorflow.GradientTape() as tape:
                 outputs = network(case.inputs[batch], training=True)
-                loss = loss_of(outputs, case.targets[batch])
+                loss = loss_of(outputs, targets[batch])
             gradients = tape.gradient(loss, variables)
             if first is None:
                 first = {

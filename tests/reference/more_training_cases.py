@@ -52,6 +52,21 @@ def losses():
             optimizer={"type": "sgd", "learning_rate": 1e-4 if kind == "mape" else 0.05},
             twin=False,
         )
+    for kind, activation in (
+        ("mse", None),
+        ("binary_crossentropy", "sigmoid"),
+        ("kl_divergence", "softmax"),
+        ("cosine_similarity", None),
+    ):
+        yield case(
+            f"autoencoder/{kind}",
+            network(4, activation),
+            [4],
+            loss={"type": kind},
+            classes=0,
+            autoencoder=True,
+            twin=False,
+        )
 
 
 def optimizers():

@@ -52,6 +52,7 @@ const PENDING: &[&str] = &[
     "UpSampling2D/",
     "ZeroPadding2D/",
     "auc/",
+    "autoencoder/",
     "averaged/",
     "initializer/",
     "labels/",

@@ -37,7 +37,7 @@ pub(super) struct Case {
     /// The spec, but for model and dataset.
     pub(super) spec: Value,
     pub(super) input: Array,
-    /// Names of classes, or numbers.
+    /// Names of classes, or numbers; none if samples are their own targets.
     pub(super) targets: Vec<Value>,
     pub(super) weights: BTreeMap<String, Array>,
     /// Of the first weights, as served.

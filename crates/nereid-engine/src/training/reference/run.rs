@@ -52,7 +52,7 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
         output: folder.path(),
     };
     let splits = Splits::load(&task, &mut || Ok(())).unwrap();
-    let plan = plan(&task, case.targets.len()).unwrap();
+    let plan = plan(&task, case.input.shape[0]).unwrap();
     let samples = splits.samples(&splits.train);
     let wanted = spec.fit.normalization;
     let columns = &task.train.schema.features;
@@ -162,16 +162,17 @@ fn data(case: &Case) -> DataInput {
     let size: usize = case.input.shape[1..].iter().product();
     let mut text: String = (0..size).map(|i| format!("x{i},")).collect();
     text += "y\n";
-    for (row, target) in case.input.values.chunks(size).zip(&case.targets) {
+    for (i, row) in case.input.values.chunks(size).enumerate() {
         row.iter().for_each(|v| write!(text, "{v},").unwrap());
-        match target {
-            Value::String(class) => text += class,
-            number => text += &number.to_string(),
+        match case.targets.get(i) {
+            Some(Value::String(class)) => text += class,
+            Some(number) => text += &number.to_string(),
+            None => text.push('0'),
         }
         text.push('\n');
     }
     let files = Csv(text.into_bytes());
-    let kind = if case.targets[0].is_string() {
+    let kind = if case.targets.first().is_some_and(Value::is_string) {
         "class"
     } else {
         "value"
