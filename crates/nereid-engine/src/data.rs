@@ -28,7 +28,7 @@ use nereid_core::engine::EngineError;
 pub(crate) use inspect::DatasetInspector;
 
 pub(crate) use samples::{Samples, Targets, Values, load};
-pub(crate) use statistics::Statistics;
+pub(crate) use statistics::{Column, Statistics};
 
 /// Asked about every megabyte while data is read; an error ends the reading.
 pub(crate) type Check<'a> = dyn FnMut() -> Result<(), EngineError> + 'a;

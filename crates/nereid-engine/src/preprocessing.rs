@@ -10,7 +10,7 @@ use nereid_core::{
     spec::{Normalization, network::Plan},
 };
 
-use crate::data::{Samples, Statistics, Values};
+use crate::data::{Column, Samples, Statistics, Values};
 
 /// Finds the numbers for `wanted` over the given rows.
 ///
@@ -106,7 +106,9 @@ fn min_max(plan: &Plan, samples: &Samples, rows: &[usize]) -> (Vec<f32>, Vec<f32
     // Channels of an image share one scale, which keeps their proportions.
     let columns = if table { plan.input[0] } else { 1 };
     let columns = statistics(columns, samples, rows).columns();
-    let offset = columns.iter().map(|c| c.min as f32).collect();
+    // A column without any value has no least one.
+    let least = |c: &Column| if c.min.is_finite() { c.min } else { 0.0 };
+    let offset = columns.iter().map(|c| least(c) as f32).collect();
     let scale = columns
         .iter()
         .map(|c| nonzero((c.max - c.min) as f32))
