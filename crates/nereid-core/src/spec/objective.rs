@@ -100,11 +100,7 @@ const fn focal_alpha() -> f64 {
 const fn focal_gamma() -> f64 {
     2.0
 }
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    clippy::float_cmp,
-    reason = "serde passes references; the default is exactly 0"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }

@@ -219,8 +219,12 @@ impl Rows {
         // Both have the same number of rows, so that this also checks the labels' end.
         match &mut self.labels {
             None => {}
-            Some((labels, 1)) => drop(labels.label(label)?),
-            Some((labels, _)) => drop(labels.features(&mut label.values)?),
+            Some((labels, 1)) => {
+                labels.label(label)?;
+            }
+            Some((labels, _)) => {
+                labels.features(&mut label.values)?;
+            }
         }
         Ok(more)
     }

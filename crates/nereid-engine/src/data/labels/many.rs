@@ -74,7 +74,6 @@ impl ManyLabels {
 }
 
 /// Reads a label; `None` if it is neither 0 nor 1.
-#[expect(clippy::float_cmp, reason = "labels are exactly 0 or 1")]
 pub(in crate::data) fn is_on(label: f32) -> Option<bool> {
     match label {
         x if x == 0.0 => Some(false),
