@@ -109,7 +109,9 @@ impl Head {
                 raw
             }
             Self::Labels { from_logits } => {
-                raw.iter_mut().for_each(|y| *y = read(*y, from_logits));
+                for y in &mut raw {
+                    *y = read(*y, from_logits);
+                }
                 raw
             }
             Self::Binary { from_logits } => {
@@ -120,7 +122,9 @@ impl Head {
                 let mut finished = Vec::with_capacity(raw.len() + raw.len() / width.max(1));
                 let rows = raw.chunks_mut(width.max(1)).zip(input.chunks(width.max(1)));
                 for (found, sample) in rows {
-                    found.iter_mut().for_each(|y| *y = read(*y, from_logits));
+                    for y in found.iter_mut() {
+                        *y = read(*y, from_logits);
+                    }
                     let score = mean_square(found, sample);
                     preprocessing::invert(scaling, found);
                     finished.extend_from_slice(found);

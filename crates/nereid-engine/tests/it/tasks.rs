@@ -90,8 +90,11 @@ fn an_autoencoder_finds_digits_again_and_nothing_else() {
 
 #[test]
 fn an_autoencoder_needs_no_label_but_the_shape_of_its_input() {
-    let text: String = (0..40).map(|i| format!("{},{}\n", i % 7, i % 5)).collect();
-    let data = input(json!({"format": "csv"}), csv("a,b\n".to_owned() + &text));
+    let mut text = "a,b\n".to_owned();
+    for i in 0..40 {
+        text += &format!("{},{}\n", i % 7, i % 5);
+    }
+    let data = input(json!({"format": "csv"}), csv(text));
     assert!(data.schema.target.is_none());
     let network = |units: u32| json!({"layers": [{"type": "Dense", "units": units}]});
     let fitting = json!({

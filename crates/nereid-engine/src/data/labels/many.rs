@@ -75,9 +75,6 @@ impl ManyLabels {
 
 /// Reads a label; `None` if it is neither 0 nor 1.
 pub(in crate::data) fn is_on(label: f32) -> Option<bool> {
-    match label {
-        x if x == 0.0 => Some(false),
-        x if x == 1.0 => Some(true),
-        _ => None,
-    }
+    let one = label.to_bits() == 1.0_f32.to_bits();
+    (one || label == 0.0).then_some(one)
 }

@@ -315,7 +315,7 @@ fn ftrl(
         return weight;
     }
     let root = |x: Tensor<1>| {
-        if *learning_rate_power == -0.5 {
+        if (learning_rate_power + 0.5).abs() < f64::EPSILON {
             x.sqrt()
         } else {
             x.powf_scalar(-learning_rate_power)
