@@ -12,6 +12,7 @@
 
 mod conv;
 mod geometry;
+mod lstm;
 mod norm;
 mod optim;
 mod pool;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use conv::{Conv, Padded};
 pub use geometry::Windows;
+pub use lstm::{Lstm, LstmStates};
 pub use norm::{NormGradients, Normalised, batch_norm, batch_norm_gradients};
 pub use optim::{Adam, Momentum, RmsProp, adam, rmsprop, sgd};
 pub use pool::{average, average_gradient, maximum, maximum_gradient};
