@@ -10,6 +10,8 @@ pub const MAX_UPLOAD_BYTES: u64 = 2 << 30;
 pub const MAX_DECODED_DATASET_BYTES: u64 = 8 << 30;
 /// Most rows in a dataset version.
 pub const MAX_DATASET_ROWS: u64 = 100_000_000;
+/// Most rows of the window through which training data is shuffled.
+pub const MAX_SHUFFLE_BUFFER: u32 = 100_000_000;
 /// Most values in one sample.
 pub const MAX_FEATURES: usize = 1 << 20;
 /// Most columns of a table whose kind is declared.

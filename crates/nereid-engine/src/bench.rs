@@ -11,7 +11,7 @@ use std::{
 
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
-    engine::{DataFiles, DataInput, EngineError, Monitor, Snapshot, TrainTask},
+    engine::{DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask},
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, Progress},
     spec::TrainSpec,
@@ -123,6 +123,7 @@ impl Case {
             test: None,
             device,
             resume: None,
+            resources: &DataResources::default(),
             scratch: &snapshots,
             output: &output,
         };
@@ -153,6 +154,7 @@ impl Case {
             source,
             schema: inspected.schema,
             files,
+            digest: None,
         })
     }
 

@@ -6,17 +6,22 @@
 
 mod archive;
 mod bytes;
+mod cache;
 mod csv;
+mod digest;
 mod elements;
 mod idx;
 mod images;
 mod inspect;
 mod jsonl;
 mod labels;
+mod load;
 mod npy;
 mod npz;
 mod parquet;
 mod profile;
+mod records;
+mod replay;
 mod rows;
 mod samples;
 mod spool;
@@ -27,7 +32,8 @@ use nereid_core::engine::EngineError;
 
 pub(crate) use inspect::DatasetInspector;
 
-pub(crate) use samples::{Samples, Targets, Values, load};
+pub(crate) use load::{Room, does_not_fit, load};
+pub(crate) use samples::{Reader, Samples, Targets, Width};
 pub(crate) use statistics::{Column, Statistics};
 
 /// Asked about every megabyte while data is read; an error ends the reading.

@@ -4,9 +4,11 @@ mod augment;
 mod batches;
 mod callbacks;
 mod exact;
+mod feed;
 mod metrics;
 mod objective;
 mod optimizer;
+mod order;
 mod pace;
 #[cfg(test)]
 mod reference;
@@ -67,13 +69,15 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let plan = plan(task, splits.samples(&splits.train).rows)?;
     if let Some(vocabulary) = preprocessing::embeds(&plan) {
         for samples in splits.datasets() {
-            preprocessing::check_indices(samples, vocabulary)?;
+            preprocessing::check_indices(samples, vocabulary, &mut || obey(resumed, monitor))?;
         }
     }
     let samples = splits.samples(&splits.train);
     let wanted = normalization(task.spec);
     let columns = &task.train.schema.features;
-    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, &splits.train.rows);
+    let rows = splits.train.rows.iter();
+    let check = &mut || obey(resumed, monitor);
+    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, rows, check)?;
     obey(resumed, monitor)?;
     let width = plan.output().iter().product();
     let network = Network::build(&plan, task.spec.fit.seed, &device);
@@ -89,7 +93,7 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let head = Head::of(task.spec, &schema);
     let signature = outputs::signature(&schema, head, width, preprocessing.clone());
     let artifact = Artifact::new(&plan, signature.clone(), head, &session.network)?;
-    let mut golden = golden_rows(&splits, &plan);
+    let mut golden = golden_rows(&splits, &plan)?;
     preprocessing::fill_missing(&preprocessing, &mut golden.1);
     let history = &session.state.history;
     let files = artifact::write_trained(task.output, artifact, golden, history)?;
@@ -184,8 +188,8 @@ fn numbers(schema: &DatasetSchema) -> usize {
 fn class_counts(splits: &Splits, classes: usize) -> Vec<u64> {
     let mut counts = vec![0; classes];
     if let Targets::Class(targets) = &splits.samples(&splits.train).targets {
-        for &row in &splits.train.rows {
-            counts[targets[row] as usize] += 1;
+        for row in splits.train.rows.iter() {
+            counts[targets[row as usize] as usize] += 1;
         }
     }
     counts
@@ -238,7 +242,7 @@ fn evaluate(
 }
 
 /// Takes raw rows to check later loads against: test data, else validation, else training.
-fn golden_rows(splits: &Splits, plan: &Plan) -> (usize, Vec<f32>) {
+fn golden_rows(splits: &Splits, plan: &Plan) -> Result<(usize, Vec<f32>), EngineError> {
     let part = splits.test.as_ref().or(splits.validation.as_ref());
     let part = part.unwrap_or(&splits.train);
     let samples: &Samples = splits.samples(part);
@@ -246,8 +250,7 @@ fn golden_rows(splits: &Splits, plan: &Plan) -> (usize, Vec<f32>) {
     let size: usize = plan.input.iter().product();
     let rows = GOLDEN_ROWS.min((4 << 20) / size.max(1)).max(1);
     let mut values = Vec::new();
-    let taken = part.rows.iter().take(rows);
-    let n = taken.clone().count();
-    taken.for_each(|&row| samples.extend(row, &mut values));
-    (n, values)
+    let taken: Vec<u32> = part.rows.iter().take(rows).collect();
+    samples.reader().read(&taken, &mut values)?;
+    Ok((taken.len(), values))
 }

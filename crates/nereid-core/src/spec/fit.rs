@@ -66,6 +66,13 @@ pub struct FitOptions {
     pub split: Split,
     /// Whether rows are reordered in each epoch.
     pub shuffle: bool,
+    /// Rows of the window through which training data is shuffled in the order in which it lies
+    /// in its files, as by `tf.data`'s `shuffle`: then data larger than the worker's disk is
+    /// streamed. Unless given, all rows are shuffled at once, above 1 GiB of decoded data in blocks
+    /// of neighbours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100_000_000)]
+    pub shuffle_buffer: Option<u32>,
     /// Seed of splits, initial weights, order and dropout.
     pub seed: u64,
     /// Weight of each class in the loss.
@@ -132,6 +139,7 @@ impl Default for FitOptions {
             test_split: 0.0,
             split: Split::default(),
             shuffle: true,
+            shuffle_buffer: None,
             seed: 0,
             class_weight: None,
             class_balance: None,
@@ -168,6 +176,13 @@ impl FitOptions {
         v.check(held_out <= 0.95, &at("test_split"), "out_of_range", || {
             format!("validation_split and test_split hold out {held_out} of the rows, above 0.95")
         });
+        if let Some(rows) = self.shuffle_buffer {
+            let at = at("shuffle_buffer");
+            v.check_range(&at, rows, 1, limits::MAX_SHUFFLE_BUFFER);
+            v.check(self.shuffle, &at, "conflict", || {
+                "shuffle_buffer needs shuffle, which is false".to_owned()
+            });
+        }
         self.check_gradients(pointer, v);
         let every = self.report_every_steps.unwrap_or(1);
         v.check_range(&at("report_every_steps"), every, 1, 1_000_000_000);

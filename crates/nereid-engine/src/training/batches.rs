@@ -1,11 +1,11 @@
 //! Assembles batches: picks rows, scales them and puts them onto the device.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use nereid_core::models::Preprocessing;
+use nereid_core::{engine::EngineError, models::Preprocessing};
 
 use super::augment::{Augmenter, Mixing, Position};
 use crate::{
-    data::{Samples, Targets},
+    data::{Reader, Samples, Targets},
     preprocessing,
 };
 
@@ -15,6 +15,31 @@ pub(super) struct Batch {
     pub(super) targets: BatchTargets,
     /// How samples were mixed with each other, if they were.
     pub(super) mixing: Option<Mixing>,
+}
+
+/// A batch on the host, ready for the device.
+pub(super) struct HostBatch {
+    values: Vec<f32>,
+    size: usize,
+    targets: BatchTargets,
+    mixing: Option<Mixing>,
+}
+
+impl HostBatch {
+    /// Number of samples.
+    pub(super) fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Hands the values to the device; the CPU takes them without a copy.
+    pub(super) fn onto(self, device: &Device) -> Batch {
+        let shape = [self.targets.len(), self.size];
+        Batch {
+            input: Tensor::from_data(TensorData::new(self.values, shape), device),
+            targets: self.targets,
+            mixing: self.mixing,
+        }
+    }
 }
 
 /// Targets of a batch.
@@ -65,18 +90,20 @@ impl BatchTargets {
     }
 }
 
-/// Takes the given rows out of `samples`, for training with their augmentation.
+/// Takes the given rows out of `samples`, read by a reader of them, for training with their
+/// augmentation.
+///
+/// Runs on any thread and in any order: what a batch holds must follow from its rows and its
+/// place in the training alone.
 pub(super) fn assemble(
     samples: &Samples,
-    rows: &[usize],
+    reader: &mut Reader<'_>,
+    rows: &[u32],
     preprocessing: &Preprocessing,
-    device: &Device,
     augmentation: Option<(&Augmenter, Position)>,
-) -> Batch {
+) -> Result<HostBatch, EngineError> {
     let mut values = Vec::with_capacity(rows.len() * samples.size);
-    for &row in rows {
-        samples.extend(row, &mut values);
-    }
+    reader.read(rows, &mut values)?;
     if let Some((augmenter, at)) = augmentation {
         augmenter.before_scaling(at, &mut values);
     }
@@ -87,13 +114,13 @@ pub(super) fn assemble(
         augmenter.after_scaling(at, &mut values);
         augmenter.mix(at, &mut values)
     });
+    let picked = rows.iter().map(|&r| r as usize);
     let mut targets = match &samples.targets {
-        Targets::Class(t) => BatchTargets::Class(rows.iter().map(|&r| t[r]).collect()),
-        Targets::Value(t) => BatchTargets::Value(rows.iter().map(|&r| t[r]).collect()),
+        Targets::Class(t) => BatchTargets::Class(picked.map(|r| t[r]).collect()),
+        Targets::Value(t) => BatchTargets::Value(picked.map(|r| t[r]).collect()),
         Targets::Many { values, width } => BatchTargets::Many {
-            values: rows
-                .iter()
-                .flat_map(|&r| &values[r * width..(r + 1) * width])
+            values: picked
+                .flat_map(|r| &values[r * width..(r + 1) * width])
                 .copied()
                 .collect(),
             width: *width,
@@ -113,9 +140,10 @@ pub(super) fn assemble(
             BatchTargets::Class(_) => {}
         }
     }
-    Batch {
-        input: Tensor::from_data(TensorData::new(values, [rows.len(), samples.size]), device),
+    Ok(HostBatch {
+        values,
+        size: samples.size,
         mixing: mixing.filter(|_| matches!(targets, BatchTargets::Class(_))),
         targets,
-    }
+    })
 }

@@ -282,6 +282,7 @@ fn other_data_must_have_the_training_datas_columns_and_classes() {
             test: Some(input(table.clone(), csv(text))),
             device: nereid_core::workers::DeviceKind::Cpu,
             resume: None,
+            resources: &nereid_core::engine::DataResources::default(),
             scratch: folder.path(),
             output: folder.path(),
         };

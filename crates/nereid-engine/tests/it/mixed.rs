@@ -302,9 +302,11 @@ fn validation_data_is_encoded_like_the_training_data() {
                 source,
                 schema: training.schema.clone(),
                 files: std::sync::Arc::new(csv(text)),
+                digest: None,
             }),
             device: nereid_core::workers::DeviceKind::Cpu,
             resume: None,
+            resources: &nereid_core::engine::DataResources::default(),
             scratch: folder.path(),
             output: folder.path(),
         };

@@ -69,6 +69,9 @@ pub fn settings(config: &Config) -> WorkerConfig {
     settings.storage_patience = from.storage_patience;
     settings.sweep_interval = from.sweep_interval;
     settings.checkpoint_retention = from.checkpoint_retention;
+    settings.data.memory = from.data_memory.as_u64();
+    settings.data.cache_limit = from.data_cache_limit.as_u64();
+    settings.data.loader_threads = from.loader_threads;
     settings.inference_addr = from.listen;
     settings.advertise_url.clone_from(&from.advertise_url);
     settings

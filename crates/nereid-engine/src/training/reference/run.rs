@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write, io, io::Read, sync::Arc};
 use burn::tensor::{Tensor, TensorData};
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
-    engine::{DataFiles, DataInput, Inspector, Monitor, Snapshot, TrainTask},
+    engine::{DataFiles, DataInput, DataResources, Inspector, Monitor, Snapshot, TrainTask},
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, Progress},
     spec::{Callback, Metric, TrainSpec, network::Plan},
@@ -48,6 +48,7 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
         test: None,
         device,
         resume: None,
+        resources: &DataResources::default(),
         scratch: folder.path(),
         output: folder.path(),
     };
@@ -56,7 +57,9 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
     let samples = splits.samples(&splits.train);
     let wanted = spec.fit.normalization;
     let columns = &task.train.schema.features;
-    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, &splits.train.rows);
+    let rows = splits.train.rows.iter();
+    let check = &mut || Ok(());
+    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, rows, check).unwrap();
     let mut network = Network::build(&plan, 0, &device::open(device).unwrap());
     set(case, &mut network);
     let rows = case.input.shape[0];
@@ -99,10 +102,12 @@ fn named(parameter: &Parameter) -> (String, Vec<f32>) {
 fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     let part = &session.splits.train;
     let samples = session.splits.samples(part);
-    let rows = &part.rows[..part.rows.len().min(session.spec.fit.batch_size as usize)];
+    let first = session.spec.fit.batch_size as usize;
+    let rows: Vec<u32> = part.rows.iter().take(first).collect();
     let network = &session.network;
-    let device = &network.device;
-    let batch = batches::assemble(samples, rows, session.preprocessing, device, None);
+    let mut reader = samples.reader();
+    let batch = batches::assemble(samples, &mut reader, &rows, session.preprocessing, None);
+    let batch = batch.unwrap().onto(&network.device);
     let leaf = |p: &Parameter| {
         let value = p.value.clone();
         if p.trainable {
@@ -190,6 +195,7 @@ fn data(case: &Case) -> DataInput {
         source,
         schema: inspection.schema,
         files: Arc::new(files),
+        digest: None,
     }
 }
 
