@@ -3,7 +3,6 @@
 //! Goes through [`nereid_core::engine`]'s traits as a worker does; nothing is left out for speed.
 
 use std::{
-    collections::BTreeMap,
     io::{self, Cursor, Read},
     path::Path,
     sync::Arc,
@@ -214,12 +213,15 @@ impl DataFiles for Memory {
 /// Keeps the samples per second of each epoch.
 struct Speeds(Vec<f64>);
 
+#[expect(clippy::float_cmp, reason = "whole numbers of epochs are exact")]
 impl Monitor for Speeds {
     fn phase(&mut self, _phase: JobPhase) {}
     fn progress(&mut self, _progress: Progress) {}
     fn metrics(&mut self, point: MetricPoint) {
-        let values: &BTreeMap<String, f64> = &point.values;
-        self.0.extend(values.get("samples_per_second"));
+        // Points within an epoch have the speed of a few steps.
+        if point.epoch.fract() == 0.0 {
+            self.0.extend(point.values.get("samples_per_second"));
+        }
     }
     fn log(&mut self, _level: LogLevel, _message: String) {}
     fn checkpoint(&mut self, snapshot: Snapshot) {
