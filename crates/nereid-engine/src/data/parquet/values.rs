@@ -1,9 +1,11 @@
 //! Values of Parquet's columns as cells.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use ::parquet::{
     column::reader::ColumnReaderImpl,
     data_type::{ByteArray, DataType},
-    errors::Result,
+    errors::{ParquetError, Result},
 };
 use chrono::{DateTime, NaiveDate};
 
@@ -78,7 +80,20 @@ impl Kind {
 }
 
 /// Appends up to `n` values of a column, missing ones among them.
+///
+/// The decoders panic on some damaged pages; the reader is of no use after an error.
 pub(super) fn read_values(
+    reader: &mut ColumnReader,
+    kind: &Kind,
+    max_level: i16,
+    n: usize,
+    out: &mut Vec<Value>,
+) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(|| decode(reader, kind, max_level, n, out)))
+        .unwrap_or_else(|_| Err(ParquetError::General("a page is damaged".to_owned())))
+}
+
+fn decode(
     reader: &mut ColumnReader,
     kind: &Kind,
     max_level: i16,
