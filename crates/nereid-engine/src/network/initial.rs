@@ -43,7 +43,7 @@ pub(super) fn values(weight: &Weight, rng: &mut StdRng) -> Vec<f32> {
         Initializer::TruncatedNormal { mean, stddev } => {
             random::truncated_normal(rng, n, mean, stddev)
         }
-        Initializer::RandomUniform { minval, maxval } if minval == -maxval => {
+        Initializer::RandomUniform { minval, maxval } if minval + maxval == 0.0 => {
             random::uniform(rng, n, maxval as f32)
         }
         Initializer::RandomUniform { minval, maxval } => {

@@ -1,5 +1,10 @@
 //! Recurrent layers: one product for the inputs of all steps, then a loop over the states.
 
+#![expect(
+    clippy::many_single_char_names,
+    reason = "axes and gates by their usual letters"
+)]
+
 use burn::tensor::Tensor;
 use nereid_core::spec::layers::{Activation, MergeMode};
 
