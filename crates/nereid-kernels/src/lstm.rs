@@ -84,13 +84,13 @@ impl Lstm {
                 carried,
             })
             .collect();
-        each(self.is_parallel(), items, |block| {
-            self.forward_block(block, &packed);
+        each(self.is_parallel(), items, |mut block: Block<'_>| {
+            self.forward_block(&mut block, &packed);
         });
         states
     }
 
-    fn forward_block(&self, block: Block<'_>, packed: &[f32]) {
+    fn forward_block(&self, block: &mut Block<'_>, packed: &[f32]) {
         let (units, run) = (self.units, self.run());
         let samples = block.hidden.len() / run;
         let starts: Vec<usize> = (0..samples).map(|b| b * run).collect();
@@ -152,8 +152,8 @@ impl Lstm {
                 dz,
             })
             .collect();
-        each(self.is_parallel(), items, |block| {
-            self.backward_block(block, &packed);
+        each(self.is_parallel(), items, |mut block: Back<'_>| {
+            self.backward_block(&mut block, &packed);
         });
         let product = Dense {
             rows: self.batch * self.steps,
@@ -174,7 +174,7 @@ impl Lstm {
         before
     }
 
-    fn backward_block(&self, block: Back<'_>, packed: &[f32]) {
+    fn backward_block(&self, block: &mut Back<'_>, packed: &[f32]) {
         let (units, run) = (self.units, self.run());
         let samples = block.dy.len() / run;
         let starts: Vec<usize> = (0..samples).map(|b| b * 4 * run).collect();
@@ -234,9 +234,15 @@ fn advance(
             }
             let (first, rest) = gates.split_at_mut(2 * units);
             let (new, out) = rest.split_at_mut(units);
-            first.iter_mut().for_each(|z| *z = sigmoid(*z));
-            new.iter_mut().for_each(|z| *z = tanh(*z));
-            out.iter_mut().for_each(|z| *z = sigmoid(*z));
+            for z in first.iter_mut() {
+                *z = sigmoid(*z);
+            }
+            for z in out.iter_mut() {
+                *z = sigmoid(*z);
+            }
+            for z in new.iter_mut() {
+                *z = tanh(*z);
+            }
             let (input, forget) = first.split_at(units);
             for ((c, i), g) in carried.iter_mut().zip(input).zip(new.iter()) {
                 *c = i * g;
@@ -252,6 +258,7 @@ fn advance(
 }
 
 /// Takes the gradients of one sample one step back, from those of its state.
+#[expect(clippy::many_single_char_names, reason = "the gates' own names")]
 fn retreat(
     (dy, dh): (&[f32], &[f32]),
     (before, carried): (&[f32], &[f32]),
@@ -324,7 +331,7 @@ fn tanh(x: f32) -> f32 {
     let p = p * z + 2.063_908_8e-2;
     let p = p * z - 5.373_971_6e-2;
     let p = p * z + 1.333_144_2e-1;
-    let p = p * z - 3.333_328_2e-1;
+    let p = p * z - 0.333_332_8;
     let near = x + x * z * p;
     let far = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
     if x.abs() < 0.625 { near } else { far }

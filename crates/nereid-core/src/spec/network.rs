@@ -31,6 +31,7 @@ pub enum Defaults {
 }
 
 impl Defaults {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
     fn is_keras(&self) -> bool {
         *self == Self::Keras
     }

@@ -23,6 +23,8 @@ pub struct Weight {
     pub trainable: bool,
     /// Initial values.
     pub initializer: Initializer,
+    /// Inputs and outputs that initial values follow from, if not those of its shape.
+    pub fans: Option<[usize; 2]>,
     /// What [`Initializer::PytorchUniform`] divides by the root of.
     pub fan: f64,
     /// Values that start at 1 whatever the initialiser says: the forget gate's bias.
@@ -107,6 +109,7 @@ impl List {
             shape,
             trainable: true,
             initializer,
+            fans: None,
             fan: self.fan,
             ones: None,
         });
@@ -273,6 +276,13 @@ impl List {
         }
     }
 
+    /// Says what the weight last added takes and yields, as a matrix.
+    fn set_fans(&mut self, inputs: usize, outputs: usize) {
+        if let Some(weight) = self.weights.last_mut() {
+            weight.fans = Some([inputs, outputs]);
+        }
+    }
+
     fn attention(&mut self, l: &MultiHeadAttention, inputs: &[Shape]) {
         let width = |i: usize| inputs.get(i).and_then(|s| s.last()).copied();
         let query = width(0).unwrap_or(1);
@@ -290,6 +300,7 @@ impl List {
             self.fan *= 2.0 / 3.0;
             let kernel = self.pick(l.kernel_initializer, Initializer::GLOROT);
             self.add(format!("{role}/kernel"), vec![from, heads, dim], kernel);
+            self.set_fans(from, heads.saturating_mul(dim));
             let bias = l.bias_initializer.unwrap_or(Initializer::ZEROS);
             if l.use_bias {
                 self.add(format!("{role}/bias"), vec![heads, dim], bias);
@@ -299,6 +310,7 @@ impl List {
         let kernel = self.pick(l.kernel_initializer, Initializer::GLOROT);
         let shape = vec![heads, values, query];
         self.add("attention_output/kernel", shape, kernel);
+        self.set_fans(heads.saturating_mul(values), query);
         if l.use_bias {
             let bias = l.bias_initializer.unwrap_or(Initializer::ZEROS);
             self.add("attention_output/bias", vec![query], bias);

@@ -1,5 +1,10 @@
 //! Multi-head attention, as Keras computes it.
 
+#![expect(
+    clippy::many_single_char_names,
+    reason = "axes and gates by their usual letters"
+)]
+
 use burn::tensor::{Tensor, activation};
 
 use super::{Act, Mode, noise::constant};

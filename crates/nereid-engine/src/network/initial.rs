@@ -15,7 +15,10 @@ const TRUNCATED_STDDEV: f64 = 0.879_625_661_034_239_8;
 #[expect(clippy::cast_possible_truncation, reason = "weights are 32-bit floats")]
 pub(super) fn values(weight: &Weight, rng: &mut StdRng) -> Vec<f32> {
     let n = weight.shape.iter().product();
-    let (fan_in, fan_out) = fans(&weight.shape);
+    let (fan_in, fan_out) = match &weight.fans {
+        Some(given) => fans(given),
+        None => fans(&weight.shape),
+    };
     let scaling = |scale, mode, distribution| Initializer::VarianceScaling {
         scale,
         mode,
@@ -40,7 +43,7 @@ pub(super) fn values(weight: &Weight, rng: &mut StdRng) -> Vec<f32> {
         Initializer::TruncatedNormal { mean, stddev } => {
             random::truncated_normal(rng, n, mean, stddev)
         }
-        Initializer::RandomUniform { minval, maxval } if minval == -maxval => {
+        Initializer::RandomUniform { minval, maxval } if minval + maxval == 0.0 => {
             random::uniform(rng, n, maxval as f32)
         }
         Initializer::RandomUniform { minval, maxval } => {
@@ -154,6 +157,7 @@ mod tests {
             shape: shape.to_vec(),
             trainable: true,
             initializer,
+            fans: None,
             fan: 16.0,
             ones: None,
         };

@@ -1,5 +1,10 @@
 //! What each kind of layer does to a batch.
 
+#![expect(
+    clippy::many_single_char_names,
+    reason = "axes and gates by their usual letters"
+)]
+
 use burn::tensor::{Int, Tensor};
 use nereid_core::spec::network::Source;
 

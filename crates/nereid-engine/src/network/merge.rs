@@ -1,5 +1,10 @@
 //! Layers that join several inputs.
 
+#![expect(
+    clippy::many_single_char_names,
+    reason = "axes and gates by their usual letters"
+)]
+
 use burn::tensor::Tensor;
 
 use super::Act;

@@ -1,5 +1,10 @@
 //! Normalisation of batches, layers and groups, and learned slopes.
 
+#![expect(
+    clippy::many_single_char_names,
+    reason = "axes and gates by their usual letters"
+)]
+
 use burn::tensor::{Tensor, activation, module};
 
 use super::{

@@ -1,5 +1,10 @@
 //! Recurrent layers: one product for the inputs of all steps, then a loop over the states.
 
+#![expect(
+    clippy::many_single_char_names,
+    reason = "axes and gates by their usual letters"
+)]
+
 use burn::tensor::Tensor;
 use nereid_core::spec::layers::{Activation, MergeMode};
 
@@ -30,7 +35,7 @@ impl Cell {
 pub(crate) struct Recurrent {
     pub(crate) cell: Cell,
     pub(crate) kernel: usize,
-    pub(crate) recurrent: usize,
+    pub(crate) inner: usize,
     pub(crate) bias: Option<usize>,
     pub(crate) units: usize,
     /// The function of the new state.
@@ -98,7 +103,7 @@ impl Recurrent {
             given
         };
         let size = (steps, self.units);
-        match kernels::lstm(given, &weights[self.recurrent], size, self.sequences) {
+        match kernels::lstm(given, &weights[self.inner], size, self.sequences) {
             Ok(y) if self.sequences => Ok(Act::new(y, vec![steps, self.units])),
             Ok(y) => Ok(Act::new(y, vec![self.units])),
             Err(given) if self.backwards => {
@@ -119,7 +124,7 @@ impl Recurrent {
     ) -> Vec<Tensor<2>> {
         let n = given.dims()[0];
         let columns = self.cell.gates() * self.units;
-        let recurrent = weights[self.recurrent].clone();
+        let recurrent = weights[self.inner].clone();
         let recurrent = recurrent.reshape([self.units, columns]);
         let given: Tensor<3> = given.reshape([n, steps, columns]).swap_dims(0, 1);
         let mut parts = Vec::with_capacity(steps);
@@ -188,7 +193,7 @@ impl Recurrent {
             Some(h) => given + h.matmul(recurrent.clone()),
             None => given,
         };
-        let [i, f, c, o] = self.split(sum);
+        let [i, f, c, o] = self.split(&sum);
         let new = gate.apply(i) * self.function.apply(c);
         let carry = match carried {
             Some(carried) => gate.apply(f) * carried + new,
@@ -207,7 +212,7 @@ impl Recurrent {
         inner: Option<&Tensor<2>>,
     ) -> State {
         let (n, units) = (given.dims()[0], self.units);
-        let [xz, xr, xh] = self.split(given);
+        let [xz, xr, xh] = self.split(&given);
         let product = state
             .as_ref()
             .map(|(h, _)| h.clone().matmul(recurrent.clone()));
@@ -221,7 +226,7 @@ impl Recurrent {
             let z = gate.apply(xz);
             return ((z.neg() + 1.0) * self.function.apply(xh), None);
         };
-        let [rz, rr, rh] = self.split(product);
+        let [rz, rr, rh] = self.split(&product);
         let z = gate.apply(xz + rz);
         let new = self.function.apply(xh + gate.apply(xr + rr) * rh);
         (mix(z, state.map(|(h, _)| h), new), None)
@@ -234,11 +239,11 @@ impl Recurrent {
         state: Option<State>,
         recurrent: &Tensor<2>,
     ) -> State {
-        let [xz, xr, xh] = self.split(given);
+        let [xz, xr, xh] = self.split(&given);
         let Some((h, _)) = state else {
             return (mix(gate.apply(xz), None, self.function.apply(xh)), None);
         };
-        let [uz, ur, uh] = self.split(recurrent.clone());
+        let [uz, ur, uh] = self.split(recurrent);
         let z = gate.apply(xz + h.clone().matmul(uz));
         let r = gate.apply(xr + h.clone().matmul(ur));
         let new = self.function.apply(xh + (r * h.clone()).matmul(uh));
@@ -246,7 +251,7 @@ impl Recurrent {
     }
 
     /// Splits columns by gate.
-    fn split<const N: usize>(&self, x: Tensor<2>) -> [Tensor<2>; N] {
+    fn split<const N: usize>(&self, x: &Tensor<2>) -> [Tensor<2>; N] {
         let rows = x.dims()[0];
         let units = self.units;
         std::array::from_fn(|i| x.clone().slice([0..rows, i * units..(i + 1) * units]))

@@ -62,6 +62,6 @@ pub(super) fn repeat(act: Act, steps: usize) -> Act {
 /// Gives each sample the same rows of a table of `channels` columns.
 pub(super) fn positions(act: &Act, table: Tensor<1>) -> Act {
     let (n, size) = (act.rows(), act.size());
-    let rows: Tensor<2> = table.slice([0..size]).reshape([1, size]);
+    let rows: Tensor<2> = table.narrow(0, 0, size).reshape([1, size]);
     Act::new(rows.expand([n, size]), act.shape.clone())
 }

@@ -133,9 +133,10 @@ fn target(layers: &[LayerSpec], norm: usize) -> Result<(usize, Target), String> 
     let at = at.ok_or("no layer is before it")?;
     let layer = &layers[at];
     let (kernel, behind) = match &layer.layer {
-        Layer::Dense(_) | Layer::Conv1D(_) | Layer::Conv2D(_) => ("kernel", 0),
-        // Its last two axes are the input channels and how many outputs each has.
-        Layer::DepthwiseConv2D(_) => ("kernel", 0),
+        // Of DepthwiseConv2D, the last two axes are input channels and outputs of each.
+        Layer::Dense(_) | Layer::Conv1D(_) | Layer::Conv2D(_) | Layer::DepthwiseConv2D(_) => {
+            ("kernel", 0)
+        }
         Layer::SeparableConv2D(_) => ("pointwise_kernel", 0),
         Layer::Conv2DTranspose(_) => ("kernel", 1),
         _ => ("", 0),

@@ -66,6 +66,7 @@ pub struct SimpleRNN {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = LSTMLayer)]
+#[expect(clippy::struct_excessive_bools, reason = "Keras' parameters")]
 pub struct LSTM {
     /// Size of the state and of the output.
     #[schema(minimum = 1)]
@@ -118,6 +119,7 @@ pub struct LSTM {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = GRULayer)]
+#[expect(clippy::struct_excessive_bools, reason = "Keras' parameters")]
 pub struct GRU {
     /// Size of the state and of the output.
     #[schema(minimum = 1)]

@@ -105,8 +105,8 @@ impl Network {
             .enumerate()
             .map(|(i, name)| (name.as_str(), i))
             .collect();
-        let named = self.layers.iter().any(|l| l.inputs.is_some());
-        if let (true, Some(&i)) = (named, positions.get(INPUT)) {
+        let branches = self.layers.iter().any(|l| l.inputs.is_some());
+        if let (true, Some(&i)) = (branches, positions.get(INPUT)) {
             violations.push(
                 field_pointer(pointer, i, "name"),
                 "invalid_value",

@@ -32,8 +32,8 @@ pub(super) fn infer(layer: &Layer, input: &[usize]) -> Result<Option<Shape>, Lay
         }
         Layer::Conv2DTranspose(l) => {
             need_rank(layer, 3, input)?;
-            let (k, s, d) = (l.kernel_size.get(), l.strides.get(), l.dilation_rate.get());
-            let [h, w] = [0, 1].map(|i| grown(input[i], [k[i], s[i], d[i]], l.padding));
+            let window = [l.kernel_size, l.strides, l.dilation_rate].map(Pair::get);
+            let [h, w] = [0, 1].map(|i| grown(input[i], window.map(|p| p[i]), l.padding));
             vec![h, w, l.filters]
         }
         Layer::MaxPooling1D(l) | Layer::AveragePooling1D(l) => {
@@ -68,7 +68,7 @@ pub(super) fn infer(layer: &Layer, input: &[usize]) -> Result<Option<Shape>, Lay
 }
 
 fn check_groups(groups: usize, inputs: usize, filters: usize) -> Result<(), LayerError> {
-    if inputs % groups == 0 && filters % groups == 0 {
+    if inputs.is_multiple_of(groups) && filters.is_multiple_of(groups) {
         return Ok(());
     }
     let detail = format!(

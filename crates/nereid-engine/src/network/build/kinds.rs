@@ -243,7 +243,7 @@ impl<'a> Weights<'a> {
         Recurrent {
             cell,
             kernel: self.index(&format!("{prefix}kernel")),
-            recurrent: self.index(&format!("{prefix}recurrent_kernel")),
+            inner: self.index(&format!("{prefix}recurrent_kernel")),
             bias: self.find(&format!("{prefix}bias")),
             units,
             function: self.function(activation),
