@@ -239,7 +239,7 @@ impl<'a> Session<'a> {
         let before = self.data_wait;
         loop {
             let next = batches.next()?;
-            let waited = before + batches.waited - self.data_wait;
+            let waited = (before + batches.waited).saturating_sub(self.data_wait);
             self.data_wait += waited;
             let ending = match next {
                 Next::Batch(batch) => {

@@ -113,7 +113,9 @@ fn draw(fit: &FitOptions, samples: &Samples) -> [RowSet; 3] {
     }
     let mut parts = draw::draw(fit, number(samples.rows), &samples.targets);
     if Shuffle::reads_in_order(fit, samples) {
-        parts.iter_mut().for_each(|rows| rows.sort_unstable());
+        for rows in &mut parts {
+            rows.sort_unstable();
+        }
     }
     parts.map(RowSet::from)
 }
