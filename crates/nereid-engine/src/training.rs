@@ -4,6 +4,7 @@ mod augment;
 mod batches;
 mod callbacks;
 mod exact;
+mod finder;
 mod metrics;
 mod objective;
 mod optimizer;
@@ -36,6 +37,7 @@ use crate::{
     outputs::{self, Head},
     preprocessing,
 };
+use finder::{Chosen, Trials};
 use metrics::Measures;
 use objective::Objective;
 use session::Session;
@@ -77,12 +79,30 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let network = Network::build(&plan, task.spec.fit.seed, &device);
 
     monitor.phase(JobPhase::Training);
+    let trials = Trials {
+        task,
+        splits: &splits,
+        preprocessing: &preprocessing,
+        plan: &plan,
+        network: &network,
+    };
+    let chosen = match task.resume {
+        _ if !finder::wanted(task.spec) => Chosen::default(),
+        Some(path) => state::chosen(path)?,
+        None => trials.find(monitor)?,
+    };
+    let spec = chosen.apply(task.spec);
+    let task = &finder::with_spec(task, &spec);
     let mut session = start(task, &splits, &preprocessing, network)?;
+    session.state.chosen = chosen;
     announce(&session, &plan, monitor);
     session.run(monitor)?;
 
     monitor.phase(JobPhase::Evaluating);
-    let (metrics, reports) = evaluate(&mut session, task, monitor)?;
+    let (metrics, mut reports) = evaluate(&mut session, task, monitor)?;
+    if !chosen.is_empty() {
+        reports.insert("chosen".to_owned(), chosen.report());
+    }
     let head = Head::of(task.spec);
     let width = plan.output().iter().product();
     let signature = outputs::signature(&task.train.schema, head, width, preprocessing.clone());

@@ -7,6 +7,7 @@ use super::Session;
 use crate::{
     network::{Mode, Network, Seen, TrainingPass},
     training::{
+        obey,
         rules::{self, Step},
         watch::{self, EngineErrorOr, Observation},
     },
@@ -61,6 +62,34 @@ impl Session<'_> {
         match watch::diagnose(input, &network.parameters, &outputs) {
             Ok(why) => self.diverged(format!("{what}; {why}")),
             Err(e) => e,
+        }
+    }
+
+    /// Trains step by step, each at a rate of its own, while `watch` says so of the loss.
+    pub(in crate::training) fn trial(
+        &mut self,
+        rate: impl Fn(u32) -> f64,
+        mut watch: impl FnMut(u32, f64) -> bool,
+        monitor: &mut dyn Monitor,
+    ) -> Result<(), EngineError> {
+        let size = self.spec.fit.batch_size.max(1) as usize;
+        let mut step = 0;
+        loop {
+            for rows in self.order(self.state.epoch).chunks(size) {
+                obey(false, monitor)?;
+                self.state.rate = rate(step);
+                match self.step(rows) {
+                    Err(EngineError::Diverged { .. }) => return Ok(()),
+                    result => result?,
+                }
+                self.state.batch += 1;
+                if !watch(step, self.newest.loss) {
+                    return Ok(());
+                }
+                step += 1;
+            }
+            self.state.epoch += 1;
+            self.state.batch = 0;
         }
     }
 
