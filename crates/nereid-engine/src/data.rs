@@ -12,6 +12,7 @@ mod idx;
 mod images;
 mod inspect;
 mod jsonl;
+mod keys;
 mod labels;
 mod npy;
 mod npz;
@@ -27,6 +28,7 @@ use nereid_core::engine::EngineError;
 
 pub(crate) use inspect::DatasetInspector;
 
+pub(crate) use keys::{Key, read_keys};
 pub(crate) use samples::{Samples, Targets, Values, load};
 pub(crate) use statistics::Statistics;
 

@@ -201,12 +201,7 @@ impl FitOptions {
         self.check_gradients(pointer, v);
         let every = self.report_every_steps.unwrap_or(1);
         v.check_range(&at("report_every_steps"), every, 1, 1_000_000_000);
-        v.check(
-            self.split.is_default() || held_out > 0.0,
-            &at("split"),
-            "conflict",
-            || "split needs a validation_split or test_split above 0".to_owned(),
-        );
+        self.split.check(held_out, &at("split"), v);
         let weighted = matches!(self.class_weight, Some(ClassWeight::Balanced(_)));
         v.check(
             self.class_balance.is_none() || !weighted,

@@ -9,7 +9,7 @@ use nereid_core::{
 };
 
 use self::balance::Balance;
-use crate::data::{Check, Samples, Targets, load};
+use crate::data::{Check, Samples, Targets, load, read_keys};
 
 /// Decoded datasets and the rows of each that play a part.
 pub(super) struct Splits {
@@ -34,7 +34,10 @@ impl Splits {
         let fit = &task.spec.fit;
         let train = load(&task.train, schema, check)?;
         let count = u32::try_from(train.rows).unwrap_or(u32::MAX);
-        let drawn = draw::draw(fit, count, &train.targets);
+        let column = fit.split.column.as_deref();
+        let keys = column.map(|column| read_keys(&task.train, column, check));
+        let keys = keys.transpose()?;
+        let drawn = draw::draw(fit, count, &train.targets, keys.as_deref())?;
         let [rest, validation, test] = drawn.map(|rows| {
             let rows = rows.into_iter().map(|row| row as usize);
             rows.collect::<Vec<_>>()
