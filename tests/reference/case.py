@@ -27,6 +27,10 @@ class Case:
     """Number of classes; 0 if targets are numbers."""
     vocabulary: int
     """Inputs are whole numbers below it; any numbers if 0."""
+    autoencoder: bool
+    """Inputs, from above 0 to 1, are their own targets."""
+    counts: bool
+    """Targets are whole numbers from 0."""
     twin: bool
     """Whether PyTorch defines the same, so that it must agree."""
     alike: float
@@ -42,9 +46,13 @@ class Case:
         else:
             # Exact in every float and in a few decimals.
             self.inputs = numpy.round(rng.normal(0, 1, shape) * 64) / 64
+        if self.autoencoder:
+            self.inputs = numpy.clip(numpy.abs(self.inputs) / 2, 1 / 64, 1)
         if self.classes:
             self.targets = numpy.arange(self.rows) % self.classes
             rng.shuffle(self.targets)
+        elif self.counts:
+            self.targets = rng.integers(0, 6, self.rows).astype(float)
         else:
             self.targets = numpy.round(rng.normal(0, 1, self.rows) * 64) / 64
 
@@ -67,7 +75,9 @@ class Case:
 
     def spec(self):
         """The spec as Nereid reads it."""
+        task = {"task": "autoencoding"} if self.autoencoder else {}
         return {
+            **task,
             "network": {"layers": self.layers},
             "loss": self.loss,
             "optimizer": self.optimizer,
@@ -107,6 +117,8 @@ def case(name, layers, input_shape, **options):
         "rows": 6,
         "classes": 3,
         "vocabulary": 0,
+        "autoencoder": False,
+        "counts": False,
         "twin": True,
         "alike": 5e-8,
     }

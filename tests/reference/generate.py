@@ -19,9 +19,11 @@ import tensorflow
 import torch
 
 import callback_cases
+import initializer_cases
 import layer_cases
 import metric_cases
 import more_layer_cases
+import more_training_cases
 import torch_side
 import training_cases
 
@@ -29,8 +31,13 @@ TRAININGS = {
     "layers": layer_cases,
     "more_layers": more_layer_cases,
     "training": training_cases,
+    "more_training": more_training_cases,
 }
-MEASURED = {"metrics": metric_cases, "callbacks": callback_cases}
+MEASURED = {
+    "metrics": metric_cases,
+    "callbacks": callback_cases,
+    "initializers": initializer_cases,
+}
 DISAGREEMENTS = []
 
 
@@ -39,12 +46,20 @@ def main():
     here = pathlib.Path(__file__).parent
     parser.add_argument("folder", nargs="?", type=pathlib.Path, default=here)
     parser.add_argument("--only", help="name of one topic")
+    parser.add_argument(
+        "--new", action="store_true", help="keep the trainings that are there already"
+    )
     args = parser.parse_args()
     for topic, module in {**TRAININGS, **MEASURED}.items():
         if args.only not in (None, topic):
             continue
         if topic in TRAININGS:
-            records = [record(case) for case in module.cases()]
+            known = kept(args.folder / f"{topic}.json") if args.new else {}
+            records = [
+                r
+                for case in module.cases()
+                if (r := known.get(case.name) or attempt(case))
+            ]
         else:
             records = [plain(r) for r in module.records()]
         write(args.folder / f"{topic}.json", records)
@@ -52,12 +67,23 @@ def main():
         raise SystemExit("\n".join(DISAGREEMENTS))
 
 
+def kept(path):
+    """The records of a file by name."""
+    return {r["name"]: r for r in json.loads(path.read_text())["cases"]}
+
+
+def attempt(case):
+    """Records a case, or notes why not, so that one run shows all mistakes."""
+    try:
+        return record(case)
+    except Exception as e:
+        DISAGREEMENTS.append(f"{case.name}: {type(e).__name__}: {e}")
+        return None
+
+
 def record(case):
     """Runs a case on both sides and writes it down."""
-    try:
-        result = keras_side.run(case)
-    except Exception as e:
-        raise RuntimeError(f"case {case.name}") from e
+    result = keras_side.run(case)
     sources = ["keras"]
     if case.twin:
         twin = torch_side.run(case, result["weights"])
@@ -67,6 +93,8 @@ def record(case):
         sources.append("torch")
     classes = case.classes > 0
     targets = [f"c{t}" if classes else float(t) for t in case.targets]
+    if case.autoencoder:
+        targets = []
     return {
         "name": case.name,
         "sources": sources,

@@ -26,11 +26,22 @@ LOSSES = {
     "sparse_categorical_crossentropy": keras.losses.SparseCategoricalCrossentropy,
     "categorical_crossentropy": keras.losses.CategoricalCrossentropy,
     "binary_crossentropy": keras.losses.BinaryCrossentropy,
+    "categorical_focal_crossentropy": keras.losses.CategoricalFocalCrossentropy,
+    "binary_focal_crossentropy": keras.losses.BinaryFocalCrossentropy,
+    "log_cosh": keras.losses.LogCosh,
+    "mape": keras.losses.MeanAbsolutePercentageError,
+    "msle": keras.losses.MeanSquaredLogarithmicError,
+    "poisson": keras.losses.Poisson,
+    "kl_divergence": keras.losses.KLDivergence,
+    "cosine_similarity": keras.losses.CosineSimilarity,
     "mse": keras.losses.MeanSquaredError,
     "mae": keras.losses.MeanAbsoluteError,
     "huber": keras.losses.Huber,
 }
-PROBABILITIES = {"binary_crossentropy": "sigmoid"}
+PROBABILITIES = {
+    "binary_crossentropy": "sigmoid",
+    "binary_focal_crossentropy": "sigmoid",
+}
 """Last activation of a network whose outputs are probabilities; softmax unless named."""
 OF_THE_OPTIMIZER = (
     "clipnorm",
@@ -127,7 +138,9 @@ def loss_of(case):
 
     def loss(outputs, targets):
         sample_weight = None if by_class is None else by_class[targets]
-        if kind == "categorical_crossentropy":
+        if case.autoencoder:
+            return function(targets, outputs)
+        if kind in ("categorical_crossentropy", "categorical_focal_crossentropy"):
             targets = keras.ops.one_hot(targets, case.classes, dtype="float64")
         elif kind != "sparse_categorical_crossentropy":
             targets = targets.reshape(-1, 1).astype(float)
@@ -150,9 +163,32 @@ def optimizer_of(case):
     return optimizer
 
 
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """What Keras lacks: the rates of PyTorch's schedule of this name, one by one."""
+
+    def __init__(self, **params):
+        from torch_layers import torch
+
+        nothing = torch.optim.SGD([torch.zeros(1)])
+        options = {**params, "cycle_momentum": False}
+        schedule = torch.optim.lr_scheduler.OneCycleLR(nothing, **options)
+        rates = []
+        for _ in range(params["total_steps"]):
+            rates += schedule.get_last_lr()
+            nothing.step()
+            if len(rates) < params["total_steps"]:
+                schedule.step()
+        self.rates = keras.ops.convert_to_tensor(rates)
+
+    def __call__(self, step):
+        return self.rates[keras.ops.cast(step, "int32")]
+
+
 def schedule_of(spec):
     params = {k: v for k, v in spec.items() if k != "type"}
     name = "".join(word.capitalize() for word in spec["type"].split("_"))
+    if name == "OneCycle":
+        return OneCycle(**params)
     return getattr(keras.optimizers.schedules, name)(**params)
 
 
@@ -173,6 +209,7 @@ def train(case, network, loss_of, optimizer):
     """Trains for all epochs; returns the loss of each and the first gradients."""
     variables = network.trainable_variables
     epochs = case.spec()["fit"]["epochs"]
+    targets = case.inputs if case.autoencoder else case.targets
     first, losses = None, []
     for _ in range(epochs):
         total = 0.0
@@ -180,7 +217,7 @@ def train(case, network, loss_of, optimizer):
             batch = slice(start, start + case.batch_size)
             with tensorflow.GradientTape() as tape:
                 outputs = network(case.inputs[batch], training=True)
-                loss = loss_of(outputs, case.targets[batch])
+                loss = loss_of(outputs, targets[batch])
             gradients = tape.gradient(loss, variables)
             if first is None:
                 first = {

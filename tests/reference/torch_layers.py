@@ -59,11 +59,13 @@ class Pass:
         return x
 
     def name(self, spec):
-        """Numbers layers as Keras does."""
+        """Numbers layers without a name as Keras does."""
+        if "name" in spec:
+            return spec["name"]
         stem = STEMS[spec["type"]]
         n = self.taken.get(stem, 0)
         self.taken[stem] = n + 1
-        return spec.get("name", f"{stem}_{n}" if n else stem)
+        return f"{stem}_{n}" if n else stem
 
     def weight(self, layer, role):
         return self.weights.get(f"{layer}/{role}")

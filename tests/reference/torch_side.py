@@ -40,21 +40,50 @@ def optimizer_of(case, parameters):
     p = dict(case.optimizer)
     kind = p.pop("type")
     rate = p.pop("learning_rate", 0.01 if kind == "sgd" else 0.001)
+    if isinstance(rate, dict):
+        rate = rate["max_lr"]
     if kind == "sgd":
         return torch.optim.SGD(parameters, rate, **p)
     if kind == "rmsprop":
         rho, epsilon = p.get("rho", 0.9), p.get("epsilon", 1e-7)
         momentum = p.get("momentum", 0.0)
         return torch.optim.RMSprop(parameters, rate, rho, epsilon, momentum=momentum)
+    if kind == "adagrad":
+        start = p.get("initial_accumulator_value", 0.1)
+        return torch.optim.Adagrad(
+            parameters, rate, initial_accumulator_value=start, eps=1e-7
+        )
+    if kind == "adadelta":
+        rho, epsilon = p.get("rho", 0.95), p.get("epsilon", 1e-7)
+        return torch.optim.Adadelta(parameters, rate, rho, epsilon)
     betas = (p.get("beta_1", 0.9), p.get("beta_2", 0.999))
     epsilon = p.get("epsilon", 1e-7)
     if kind == "adamw":
         decay = p.get("weight_decay", 0.004)
-        return torch.optim.AdamW(parameters, rate, betas, epsilon, decay)
-    return torch.optim.Adam(parameters, rate, betas, epsilon)
+        amsgrad = p.get("amsgrad", False)
+        return torch.optim.AdamW(
+            parameters, rate, betas, epsilon, decay, amsgrad=amsgrad
+        )
+    if kind == "adamax":
+        return torch.optim.Adamax(parameters, rate, betas, epsilon)
+    amsgrad = p.get("amsgrad", False)
+    return torch.optim.Adam(parameters, rate, betas, epsilon, amsgrad=amsgrad)
+
+
+def schedule_of(case, optimizer):
+    """PyTorch's one-cycle schedule, if the case has it."""
+    rate = case.optimizer.get("learning_rate")
+    if not isinstance(rate, dict):
+        return None
+    params = {k: v for k, v in rate.items() if k != "type"}
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, **params, cycle_momentum=False
+    )
 
 
 def clip(case, parameters):
+    if "global_clipnorm" in case.fit:
+        torch.nn.utils.clip_grad_norm_(parameters, case.fit["global_clipnorm"])
     for parameter in parameters:
         if "clipnorm" in case.fit:
             torch.nn.utils.clip_grad_norm_([parameter], case.fit["clipnorm"])
@@ -74,6 +103,7 @@ def run(case, initial):
         output = Pass(case, weights, training=False).run(inputs, logits=False)
     logits = case.classes > 0 and ends_in_probabilities(case)
     loss_function, optimizer = loss_of(case), optimizer_of(case, parameters)
+    schedule = schedule_of(case, optimizer)
     first_gradients, losses = None, []
     for _ in range(case.spec()["fit"]["epochs"]):
         total = 0.0
@@ -87,6 +117,8 @@ def run(case, initial):
                 first_gradients = arrays({n: w.grad for n, w in weights.items()})
             clip(case, parameters)
             optimizer.step()
+            if schedule is not None:
+                schedule.step()
             total += loss.item() * len(inputs[batch])
         losses.append(total / case.rows)
     after = arrays({n: w for n, w in weights.items() if w.requires_grad})
@@ -115,8 +147,10 @@ def difference(keras, twin):
         ours, theirs = keras[key], twin[key]
         if not isinstance(ours, dict):
             ours, theirs = {key: ours}, {key: theirs}
+        largest = {name: numpy.abs(value).max() for name, value in ours.items()}
+        # A tensor of nothing but rounding is measured by the others.
+        floor = 1e-6 * max(largest.values())
         for name, value in theirs.items():
-            value, own = numpy.asarray(value), numpy.asarray(ours[name])
-            scale = max(numpy.abs(own).max(), 1e-12)
-            worst = max(worst, float(numpy.abs(value - own).max() / scale))
+            by = numpy.abs(numpy.asarray(value) - numpy.asarray(ours[name])).max()
+            worst = max(worst, float(by / max(largest[name], floor)))
     return worst

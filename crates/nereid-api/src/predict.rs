@@ -200,29 +200,67 @@ pub(crate) fn predictions(
     signature: &Signature,
 ) -> Option<Vec<Prediction>> {
     let find = |name: &str| outputs.iter().find(|t| t.name == name).map(|t| &t.values);
-    if let Some(TensorValues::Fp32(values)) = find("prediction") {
-        let of = |&value| Prediction {
-            label: None,
-            probabilities: None,
-            value: Some(value),
-        };
-        return (values.len() == rows).then(|| values.iter().map(of).collect());
-    }
-    let TensorValues::Fp32(probabilities) = find("probabilities")? else {
-        return None;
+    let floats = |name: &str| match find(name) {
+        Some(TensorValues::Fp32(values)) => Some(values.as_slice()),
+        _ => None,
     };
+    let width = |n: usize| {
+        let width = n.checked_div(rows)?;
+        (width > 0 && width * rows == n).then_some(width)
+    };
+    if let Some(values) = floats("prediction") {
+        let of = |row: &[f32]| match row {
+            [value] => Prediction {
+                value: Some(*value),
+                ..Prediction::default()
+            },
+            several => Prediction {
+                values: Some(several.to_vec()),
+                ..Prediction::default()
+            },
+        };
+        return Some(values.chunks(width(values.len())?).map(of).collect());
+    }
+    if let Some(found) = floats("reconstruction") {
+        let scores = floats("anomaly_score").filter(|s| s.len() == rows)?;
+        let of = |(row, &score): (&[f32], &f32)| Prediction {
+            reconstruction: Some(row.to_vec()),
+            anomaly_score: Some(score),
+            ..Prediction::default()
+        };
+        let found = found.chunks(width(found.len())?);
+        return Some(found.zip(scores).map(of).collect());
+    }
+    let probabilities = floats("probabilities")?;
+    let classes = probabilities.chunks(width(probabilities.len())?);
+    if let Some(TensorValues::Int64(on)) = find("labels") {
+        let names = signature.classes.as_deref().unwrap_or_default();
+        if on.len() != probabilities.len() || names.len() * rows != on.len() {
+            return None;
+        }
+        let of = |(row, p): (&[i64], &[f32])| Prediction {
+            labels: Some(applying(names, row)),
+            probabilities: Some(p.to_vec()),
+            ..Prediction::default()
+        };
+        return Some(on.chunks(names.len().max(1)).zip(classes).map(of).collect());
+    }
     let labels = labels(find("class")?, signature)?;
-    let classes = probabilities.len().checked_div(rows)?;
-    if labels.len() != rows || classes == 0 || classes * rows != probabilities.len() {
+    if labels.len() != rows {
         return None;
     }
     let of = |(label, p): (String, &[f32])| Prediction {
         label: Some(label),
         probabilities: Some(p.to_vec()),
-        value: None,
+        ..Prediction::default()
     };
-    let rows = labels.into_iter().zip(probabilities.chunks(classes));
-    Some(rows.map(of).collect())
+    Some(labels.into_iter().zip(classes).map(of).collect())
+}
+
+/// Returns the names of the labels that apply.
+fn applying(names: &[String], on: &[i64]) -> Vec<String> {
+    let pairs = names.iter().zip(on).filter(|(_, on)| **on != 0);
+    pairs.map(|(name, _)| name.clone()).collect()
 }
 
 /// Returns the class names; models answer their positions in the signature's list.
@@ -395,5 +433,39 @@ pub(crate) mod tests {
         assert_eq!(found[1].label.as_deref(), Some("y"));
         assert!(predictions(2, &classifier, &plain).is_none());
         assert_eq!(found[1].probabilities.as_deref(), Some(&[0.2, 0.8][..]));
+    }
+
+    #[test]
+    fn reads_outputs_of_several_labels_numbers_and_samples() {
+        let plain = signature(&[2], None);
+        let signed = Signature {
+            classes: Some(vec!["x".to_owned(), "y".to_owned()]),
+            ..plain.clone()
+        };
+        let tensor = |name: &str, shape: Vec<usize>, values| Tensor {
+            name: name.to_owned(),
+            shape,
+            values,
+        };
+        let four = || TensorValues::Fp32(vec![0.9, 0.6, 0.2, 0.8]);
+        let labels = TensorValues::Int64(vec![1, 1, 0, 1]);
+        let outputs = [
+            tensor("probabilities", vec![2, 2], four()),
+            tensor("labels", vec![2, 2], labels),
+        ];
+        let found = predictions(2, &outputs, &signed).unwrap();
+        assert_eq!(found[0].labels.as_deref().unwrap(), ["x", "y"]);
+        assert_eq!(found[1].labels.as_deref().unwrap(), ["y"]);
+        assert!(predictions(2, &outputs, &plain).is_none());
+        let several = [tensor("prediction", vec![2, 2], four())];
+        let found = predictions(2, &several, &plain).unwrap();
+        assert_eq!(found[1].values.as_deref().unwrap(), [0.2, 0.8]);
+        let outputs = [
+            tensor("reconstruction", vec![2, 2], four()),
+            tensor("anomaly_score", vec![2], TensorValues::Fp32(vec![0.1, 7.0])),
+        ];
+        let found = predictions(2, &outputs, &plain).unwrap();
+        assert_eq!(found[1].anomaly_score, Some(7.0));
+        assert_eq!(found[1].reconstruction.as_deref().unwrap(), [0.2, 0.8]);
     }
 }

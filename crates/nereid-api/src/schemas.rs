@@ -17,7 +17,7 @@ use nereid_core::{
     Name,
     datasets::{DatasetFormat, FileRole, TargetKind, columns::ColumnSpec},
     spec::{
-        Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Tolerance,
+        Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Task, Tolerance,
         TrainSpec,
     },
     workers::DeviceKind,
@@ -201,6 +201,9 @@ pub(crate) struct TrainModel {
     test_dataset: Option<String>,
     /// The layers.
     network: Network,
+    /// What is learnt; found from the dataset's target unless given.
+    #[schema(value_type = Task, required = false)]
+    task: Option<Task>,
     /// What training minimises.
     loss: Loss,
     /// What changes the weights; Adam unless given.
@@ -208,7 +211,7 @@ pub(crate) struct TrainModel {
     optimizer: Optimizer,
     /// What is measured beside the loss.
     #[serde(default)]
-    #[schema(max_items = 9)]
+    #[schema(max_items = 16)]
     metrics: Vec<MetricOrName>,
     /// Options of the training loop.
     #[serde(default)]
@@ -262,12 +265,18 @@ pub(crate) enum MetricOrName {
 pub(crate) enum MetricName {
     Accuracy,
     TopKAccuracy,
+    BinaryAccuracy,
     Precision,
     Recall,
     F1,
+    Auc,
+    HammingLoss,
+    MatthewsCorrelation,
     ConfusionMatrix,
     Mae,
+    Mse,
     Rmse,
+    Mape,
     R2,
 }
 

@@ -57,6 +57,20 @@ pub enum TargetSchema {
         /// Its column or file.
         name: String,
     },
+    /// Several labels, each of which a sample has (1) or has not (0).
+    Labels {
+        /// Their file.
+        name: String,
+        /// Names of the labels in the order of the network's outputs.
+        labels: Vec<String>,
+    },
+    /// Several numbers.
+    Values {
+        /// Their file.
+        name: String,
+        /// Names of the numbers in the order of the network's outputs.
+        values: Vec<String>,
+    },
 }
 
 impl DatasetSchema {
@@ -65,6 +79,15 @@ impl DatasetSchema {
     pub fn classes(&self) -> Option<&[String]> {
         match &self.target {
             Some(TargetSchema::Class { classes, .. }) => Some(classes),
+            _ => None,
+        }
+    }
+
+    /// Returns the labels, if the target is several of them.
+    #[must_use]
+    pub fn labels(&self) -> Option<&[String]> {
+        match &self.target {
+            Some(TargetSchema::Labels { labels, .. }) => Some(labels),
             _ => None,
         }
     }

@@ -230,7 +230,7 @@ pub struct Assignment {
 }
 
 /// Response of a prediction: one entry per row.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Prediction {
     /// Most likely class, of a classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -238,9 +238,21 @@ pub struct Prediction {
     /// Probability of each class in the signature's order, of a classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probabilities: Option<Vec<f32>>,
+    /// Labels that apply, of a classifier of several labels; those above a probability of 0.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
     /// Predicted number, of a regression.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<f32>,
+    /// Predicted numbers, of a regression of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<f32>>,
+    /// The row as an autoencoder found it again, flat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconstruction: Option<Vec<f32>>,
+    /// Mean squared difference of the row and its reconstruction, both scaled as in training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly_score: Option<f32>,
 }
 
 /// A row as a client sends it: nested numbers of the sample's shape, flat numbers, or an object

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -133,6 +134,33 @@ pub struct DataInput {
     pub schema: DatasetSchema,
     /// The bytes.
     pub files: Arc<dyn DataFiles>,
+    /// Digest of the dataset version, in hexadecimal; what is decoded of data without one is kept
+    /// for nobody else.
+    pub digest: Option<String>,
+}
+
+/// What a training may use for its data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataResources {
+    /// Most bytes of decoded features in memory; what is larger is held on disk.
+    pub memory: u64,
+    /// Folder of decoded data, which trainings share; without one each uses its scratch folder.
+    pub cache_folder: Option<PathBuf>,
+    /// Most bytes in that folder; what was not used for longest makes room.
+    pub cache_limit: u64,
+    /// Threads that prepare batches beside the training; 0 prepares each when it is needed.
+    pub loader_threads: usize,
+}
+
+impl Default for DataResources {
+    fn default() -> Self {
+        Self {
+            memory: 256 << 20,
+            cache_folder: None,
+            cache_limit: 20 << 30,
+            loader_threads: 2,
+        }
+    }
 }
 
 /// Reads all of a dataset and describes it.
@@ -165,6 +193,8 @@ pub struct TrainTask<'a> {
     pub device: DeviceKind,
     /// File of a snapshot to go on from.
     pub resume: Option<&'a Path>,
+    /// What it may use for its data.
+    pub resources: &'a DataResources,
     /// Folder for snapshots.
     pub scratch: &'a Path,
     /// Empty folder for the files to publish.

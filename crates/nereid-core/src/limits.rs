@@ -10,6 +10,8 @@ pub const MAX_UPLOAD_BYTES: u64 = 2 << 30;
 pub const MAX_DECODED_DATASET_BYTES: u64 = 8 << 30;
 /// Most rows in a dataset version.
 pub const MAX_DATASET_ROWS: u64 = 100_000_000;
+/// Most rows of the window through which training data is shuffled.
+pub const MAX_SHUFFLE_BUFFER: u32 = 100_000_000;
 /// Most values in one sample.
 pub const MAX_FEATURES: usize = 1 << 20;
 /// Most columns of a table whose kind is declared.
@@ -62,6 +64,12 @@ pub const MAX_ACCUMULATION_STEPS: u32 = 65_536;
 pub const MAX_BATCH_SIZE: u32 = 65_536;
 /// Most augmentations of one training job.
 pub const MAX_AUGMENTATIONS: usize = 32;
+/// Most labels or numbers that one sample is to be given.
+pub const MAX_TARGETS: usize = 10_000;
+/// Most metrics of one training job.
+pub const MAX_METRICS: usize = 16;
+/// Most classes or labels of which the area under the ROC curve is measured.
+pub const MAX_AUC_CLASSES: usize = 1_000;
 /// Most callbacks of one training job.
 pub const MAX_CALLBACKS: usize = 16;
 /// Most rules that watch one training job.

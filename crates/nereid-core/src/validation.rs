@@ -178,7 +178,6 @@ impl<'a> ObjectReader<'a> {
     /// Reads a field that may be absent or null, by a function of the caller's.
     ///
     /// `None` if it is there and wrong, `Some(None)` if it is not there.
-    #[expect(clippy::option_option, reason = "absent and wrong are two things")]
     pub fn optional_with<T>(
         &mut self,
         field: &'static str,

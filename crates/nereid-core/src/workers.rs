@@ -25,7 +25,9 @@ words! {
     DeviceKind {
         /// Processor.
         Cpu = "cpu",
-        /// Graphics processor, by wgpu.
+        /// Processor, by the ndarray backend; slower, to compare with. Needs a build with it.
+        CpuNdarray = "cpu-ndarray",
+        /// Graphics processor, by wgpu. Needs a build with it.
         Gpu = "gpu",
     }
 }

@@ -86,6 +86,7 @@ impl Artifact {
             network: NetworkSpec {
                 input_shape: Some(plan.input.clone()),
                 defaults: plan.defaults,
+                preset: None,
                 layers,
             },
             head,
@@ -156,8 +157,7 @@ impl Document {
             return Err(invalid("input shape and signature differ".to_owned()));
         }
         let width: usize = plan.output().iter().product();
-        let fits = plan.output().len() == 1
-            && (width == 1 || matches!(self.head, Head::Classes { .. }))
+        let fits = self.head.accepts(plan.output(), &plan.input)
             && self
                 .signature
                 .classes

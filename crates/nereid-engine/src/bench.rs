@@ -11,7 +11,7 @@ use std::{
 
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
-    engine::{DataFiles, DataInput, EngineError, Monitor, Snapshot, TrainTask},
+    engine::{DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask},
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, Progress},
     spec::TrainSpec,
@@ -40,14 +40,15 @@ pub struct Case {
 /// Returns the networks of the benchmark.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    let tabular = json!([
+    let chain = |layers: Value| json!({ "layers": layers });
+    let tabular = chain(json!([
         {"type": "Dense", "units": 64, "activation": "relu"},
         {"type": "Dropout", "rate": 0.2},
         {"type": "Dense", "units": 64, "activation": "relu"},
         {"type": "Dropout", "rate": 0.5},
         {"type": "Dense", "units": CLASSES}
-    ]);
-    let cnn = json!([
+    ]));
+    let cnn = chain(json!([
         {"type": "Conv2D", "filters": 32, "kernel_size": 3, "activation": "relu"},
         {"type": "MaxPooling2D"},
         {"type": "Conv2D", "filters": 64, "kernel_size": 3, "activation": "relu"},
@@ -55,22 +56,30 @@ pub fn cases() -> Vec<Case> {
         {"type": "Flatten"},
         {"type": "Dense", "units": 128, "activation": "relu"},
         {"type": "Dense", "units": CLASSES}
-    ]);
+    ]));
+    let resnet = json!({"preset": "resnet18"});
+    let lstm = json!({"preset": "lstm_classifier", "num_layers": 2});
+    let transformer = json!({
+        "preset": "transformer_encoder", "model_dim": 64, "intermediate_dim": 256, "dropout": 0.0
+    });
     vec![
         Case::new("tabular-32", &tabular, 32, &[224], 16_384),
         Case::new("tabular-256", &tabular, 256, &[224], 65_536),
         Case::new("mnist-cnn-64", &cnn, 64, &[28, 28, 1], 4_096),
+        Case::new("resnet18-32", &resnet, 32, &[32, 32, 3], 256),
+        Case::new("lstm-32", &lstm, 32, &[32, 16], 2_048),
+        Case::new("transformer-32", &transformer, 32, &[32, 16], 2_048),
     ]
 }
 
 impl Case {
-    fn new(name: &'static str, layers: &Value, batch: u32, shape: &[usize], rows: u32) -> Self {
+    fn new(name: &'static str, network: &Value, batch: u32, shape: &[usize], rows: u32) -> Self {
         Self {
             name,
             spec: json!({
                 "model": "bench",
                 "dataset": "bench",
-                "network": {"layers": layers},
+                "network": network,
                 "loss": {"type": "sparse_categorical_crossentropy", "from_logits": true},
                 "optimizer": {"type": "adam"},
                 "metrics": ["accuracy"],
@@ -114,6 +123,7 @@ impl Case {
             test: None,
             device,
             resume: None,
+            resources: &DataResources::default(),
             scratch: &snapshots,
             output: &output,
         };
@@ -144,6 +154,7 @@ impl Case {
             source,
             schema: inspected.schema,
             files,
+            digest: None,
         })
     }
 

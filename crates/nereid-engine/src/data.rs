@@ -6,7 +6,9 @@
 
 mod archive;
 mod bytes;
+mod cache;
 mod csv;
+mod digest;
 mod elements;
 mod idx;
 mod images;
@@ -14,10 +16,13 @@ mod inspect;
 mod jsonl;
 mod keys;
 mod labels;
+mod load;
 mod npy;
 mod npz;
 mod parquet;
 mod profile;
+mod records;
+mod replay;
 mod rows;
 mod samples;
 mod spool;
@@ -29,8 +34,9 @@ use nereid_core::engine::EngineError;
 pub(crate) use inspect::DatasetInspector;
 
 pub(crate) use keys::{Key, read_keys};
-pub(crate) use samples::{Samples, Targets, Values, load};
-pub(crate) use statistics::Statistics;
+pub(crate) use load::{Room, does_not_fit, load};
+pub(crate) use samples::{Reader, Samples, Targets, Width};
+pub(crate) use statistics::{Column, Statistics};
 
 /// Asked about every megabyte while data is read; an error ends the reading.
 pub(crate) type Check<'a> = dyn FnMut() -> Result<(), EngineError> + 'a;

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 use nereid_core::engine::Engine;
 
+pub use device::{check_device, devices};
+
 /// Version of the framework; a test holds it against the lock file.
 const FRAMEWORK_VERSION: &str = "burn 0.22.1";
 

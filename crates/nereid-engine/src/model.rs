@@ -26,7 +26,7 @@ pub(crate) struct Model {
 /// How far outputs are from their reference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Parity {
-    /// Share of samples with the same most likely class.
+    /// Share of samples with the same most likely class; 1 for all else.
     pub(crate) agreement: f64,
     /// Largest difference of any output; of numbers beyond 1, relative to them.
     pub(crate) max_difference: f64,
@@ -75,10 +75,15 @@ impl Model {
         preprocessing::fill_missing(&self.signature.preprocessing, &mut values);
         self.check(&values, rows)?;
         preprocessing::apply(&self.signature.preprocessing, &mut values);
+        let kept = match self.head {
+            Head::Reconstruction { .. } => values.clone(),
+            _ => Vec::new(),
+        };
         let data = TensorData::new(values, [rows, self.size]);
         let input: Tensor<2> = Tensor::from_data(data, &self.network.device);
         let raw = host(self.network.infer(input))?;
-        Ok(self.head.finish(raw, self.width))
+        let scaling = &self.signature.preprocessing;
+        Ok(self.head.finish(raw, self.width, &kept, scaling))
     }
 
     /// Wraps finished outputs as the signature's tensors.
@@ -87,7 +92,8 @@ impl Model {
         finished: Vec<f32>,
         rows: usize,
     ) -> Vec<nereid_core::tensors::Tensor> {
-        self.head.tensors(finished, rows)
+        let shape = self.signature.sample_shape();
+        self.head.tensors(finished, rows, &shape)
     }
 
     fn check(&self, values: &[f32], rows: usize) -> Result<(), EngineError> {
@@ -134,7 +140,7 @@ impl Model {
         let width = (outputs.len() / golden.rows).max(1);
         let pairs = outputs.chunks(width).zip(golden.outputs.chunks(width));
         let same = pairs
-            .filter(|(a, b)| most_likely(a) == most_likely(b))
+            .filter(|(a, b)| !self.head.has_classes() || most_likely(a) == most_likely(b))
             .count();
         #[expect(clippy::cast_precision_loss, reason = "at most 64 samples")]
         let agreement = same as f64 / golden.rows as f64;

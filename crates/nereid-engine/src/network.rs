@@ -27,6 +27,7 @@ use nereid_core::spec::{layers::Activation, network::Source};
 
 pub(crate) use activation::Act;
 use functions::Function;
+pub(crate) use kernels::change;
 pub(crate) use layers::Node;
 pub(crate) use parameters::{Parameter, flat, host};
 

@@ -6,10 +6,12 @@ use nereid_core::{
         columns::{ColumnEncoding, ColumnSchema},
     },
     models::{Preprocessing, Signature},
-    spec::{Loss, TrainSpec},
+    spec::{Task, TrainSpec, objective::LossKind},
     tensors::{DataType, Tensor, TensorSpec, TensorValues},
 };
 use serde::{Deserialize, Serialize};
+
+use crate::preprocessing;
 
 /// How a network's output is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,17 +27,31 @@ pub(crate) enum Head {
         /// Whether the logistic function is still to be applied.
         from_logits: bool,
     },
-    /// One output, which is the number.
+    /// One output per label, each of which applies or not.
+    Labels {
+        /// Whether the logistic function is still to be applied.
+        from_logits: bool,
+    },
+    /// One output per number.
     Value,
+    /// The sample as the network found it again.
+    Reconstruction {
+        /// Whether the logistic function is still to be applied.
+        from_logits: bool,
+    },
 }
 
 impl Head {
-    pub(crate) fn of(spec: &TrainSpec) -> Self {
+    pub(crate) fn of(spec: &TrainSpec, schema: &DatasetSchema) -> Self {
         let from_logits = spec.outputs_logits();
-        match spec.loss {
-            Loss::BinaryCrossentropy { .. } => Self::Binary { from_logits },
-            _ if spec.loss.is_classification() => Self::Classes { from_logits },
-            _ => Self::Value,
+        match spec.task(schema) {
+            Task::Autoencoding => Self::Reconstruction { from_logits },
+            Task::MultiLabel => Self::Labels { from_logits },
+            Task::Regression => Self::Value,
+            Task::Classification if spec.loss.kind() == LossKind::Binary => {
+                Self::Binary { from_logits }
+            }
+            Task::Classification => Self::Classes { from_logits },
         }
     }
 
@@ -43,7 +59,9 @@ impl Head {
     pub(crate) fn width(self, network_output: usize) -> usize {
         match self {
             Self::Binary { .. } => 2,
-            Self::Classes { .. } | Self::Value => network_output,
+            // The last one is the anomaly score.
+            Self::Reconstruction { .. } => network_output + 1,
+            Self::Classes { .. } | Self::Labels { .. } | Self::Value => network_output,
         }
     }
 
@@ -51,66 +69,141 @@ impl Head {
     pub(crate) fn primary(self) -> &'static str {
         match self {
             Self::Value => "prediction",
-            _ => "probabilities",
+            Self::Reconstruction { .. } => "reconstruction",
+            Self::Classes { .. } | Self::Binary { .. } | Self::Labels { .. } => "probabilities",
         }
     }
 
-    /// Turns raw outputs, `width` a row, into probabilities or predictions.
-    pub(crate) fn finish(self, mut raw: Vec<f32>, width: usize) -> Vec<f32> {
+    /// Tells whether the largest output of a sample is its class.
+    pub(crate) fn has_classes(self) -> bool {
+        matches!(self, Self::Classes { .. } | Self::Binary { .. })
+    }
+
+    /// Tells whether a network's output fits, given with the shape of its input.
+    pub(crate) fn accepts(self, output: &[usize], input: &[usize]) -> bool {
+        match self {
+            Self::Reconstruction { .. } => output == input,
+            Self::Binary { .. } => output == [1],
+            Self::Classes { .. } | Self::Labels { .. } | Self::Value => output.len() == 1,
+        }
+    }
+
+    /// Turns raw outputs into probabilities, predictions or samples.
+    ///
+    /// `input` are the scaled samples, by which reconstructions are judged; as many values a
+    /// sample as outputs.
+    pub(crate) fn finish(
+        self,
+        mut raw: Vec<f32>,
+        width: usize,
+        input: &[f32],
+        scaling: &Preprocessing,
+    ) -> Vec<f32> {
+        let read = |y: f32, from_logits: bool| if from_logits { logistic(y) } else { y };
         match self {
             Self::Value => raw,
             Self::Classes { from_logits } => {
                 for row in raw.chunks_mut(width.max(1)) {
-                    if from_logits {
-                        let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                        for y in row.iter_mut() {
-                            *y = (*y - top).exp();
-                        }
-                    }
-                    let sum: f32 = row.iter().sum();
-                    for y in row.iter_mut() {
-                        *y /= sum;
-                    }
+                    softmax(row, from_logits);
+                }
+                raw
+            }
+            Self::Labels { from_logits } => {
+                for y in &mut raw {
+                    *y = read(*y, from_logits);
                 }
                 raw
             }
             Self::Binary { from_logits } => {
-                let second = |y: f32| {
-                    if from_logits {
-                        1.0 / (1.0 + (-y).exp())
-                    } else {
-                        y
+                let both = raw.into_iter().map(|y| read(y, from_logits));
+                both.flat_map(|p| [1.0 - p, p]).collect()
+            }
+            Self::Reconstruction { from_logits } => {
+                let mut finished = Vec::with_capacity(raw.len() + raw.len() / width.max(1));
+                let rows = raw.chunks_mut(width.max(1)).zip(input.chunks(width.max(1)));
+                for (found, sample) in rows {
+                    for y in found.iter_mut() {
+                        *y = read(*y, from_logits);
                     }
-                };
-                raw.into_iter()
-                    .map(second)
-                    .flat_map(|p| [1.0 - p, p])
-                    .collect()
+                    let score = mean_square(found, sample);
+                    preprocessing::invert(scaling, found);
+                    finished.extend_from_slice(found);
+                    finished.push(score);
+                }
+                finished
             }
         }
     }
 
-    /// Wraps finished outputs as the signature's tensors.
-    pub(crate) fn tensors(self, finished: Vec<f32>, rows: usize) -> Vec<Tensor> {
-        let width = finished.len() / rows.max(1);
-        let classes = (self != Self::Value).then(|| {
-            let index = |row| i64::try_from(most_likely(row)).unwrap_or(i64::MAX);
-            finished.chunks(width.max(1)).map(index).collect()
-        });
-        let mut tensors = vec![Tensor {
-            name: self.primary().to_owned(),
-            shape: vec![rows, width],
-            values: TensorValues::Fp32(finished),
-        }];
-        if let Some(classes) = classes {
-            tensors.push(Tensor {
-                name: "class".to_owned(),
-                shape: vec![rows],
-                values: TensorValues::Int64(classes),
-            });
+    /// Wraps finished outputs as the signature's tensors; `shape` is that of a sample.
+    pub(crate) fn tensors(self, finished: Vec<f32>, rows: usize, shape: &[usize]) -> Vec<Tensor> {
+        let width = (finished.len() / rows.max(1)).max(1);
+        let floats = |name: &str, shape: Vec<usize>, values| Tensor {
+            name: name.to_owned(),
+            shape,
+            values: TensorValues::Fp32(values),
+        };
+        if matches!(self, Self::Reconstruction { .. }) {
+            let scores = finished.chunks(width).filter_map(|row| row.last());
+            let scores = scores.copied().collect();
+            let samples = finished.chunks(width).flat_map(|row| &row[..width - 1]);
+            let samples = samples.copied().collect();
+            let whole = std::iter::once(rows).chain(shape.iter().copied());
+            return vec![
+                floats(self.primary(), whole.collect(), samples),
+                floats("anomaly_score", vec![rows], scores),
+            ];
         }
-        tensors
+        let integers = |name: &str, shape, values| Tensor {
+            name: name.to_owned(),
+            shape,
+            values: TensorValues::Int64(values),
+        };
+        let index = |row: &[f32]| i64::try_from(most_likely(row)).unwrap_or(i64::MAX);
+        let second = match self {
+            Self::Labels { .. } => {
+                let on = finished.iter().map(|&p| i64::from(p > 0.5)).collect();
+                Some(integers("labels", vec![rows, width], on))
+            }
+            _ if self.has_classes() => {
+                let classes = finished.chunks(width).map(index).collect();
+                Some(integers("class", vec![rows], classes))
+            }
+            _ => None,
+        };
+        let first = floats(self.primary(), vec![rows, width], finished);
+        std::iter::once(first).chain(second).collect()
     }
+}
+
+/// The logistic function.
+pub(crate) fn logistic(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// Makes outputs sum up to 1, from logits or from probabilities.
+pub(crate) fn softmax(row: &mut [f32], from_logits: bool) {
+    if from_logits {
+        let top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for y in row.iter_mut() {
+            *y = (*y - top).exp();
+        }
+    }
+    let sum: f32 = row.iter().sum();
+    for y in row.iter_mut() {
+        *y /= sum;
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "at most 2^20 values, and the score is a 32-bit float"
+)]
+fn mean_square(a: &[f32], b: &[f32]) -> f32 {
+    let square = |(&a, &b): (&f32, &f32)| (f64::from(a) - f64::from(b)).powi(2);
+    let sum: f64 = a.iter().zip(b).map(square).sum();
+    (sum / a.len().max(1) as f64) as f32
 }
 
 /// Index of the largest value, the first of equals.
@@ -149,10 +242,22 @@ pub(crate) fn signature(
             .chain(dims.iter().map(|&d| dim(d)))
             .collect(),
     };
-    let mut outputs = vec![tensor(head.primary(), DataType::Fp32, &[head.width(width)])];
-    if head != Head::Value {
-        outputs.push(tensor("class", DataType::Int64, &[]));
-    }
+    let floats = |name: &str, dims: &[usize]| tensor(name, DataType::Fp32, dims);
+    let outputs = match head {
+        Head::Reconstruction { .. } => vec![
+            floats(head.primary(), &schema.shape),
+            floats("anomaly_score", &[]),
+        ],
+        Head::Value => vec![floats(head.primary(), &[width])],
+        Head::Labels { .. } => vec![
+            floats(head.primary(), &[width]),
+            tensor("labels", DataType::Int64, &[width]),
+        ],
+        Head::Classes { .. } | Head::Binary { .. } => vec![
+            floats(head.primary(), &[head.width(width)]),
+            tensor("class", DataType::Int64, &[]),
+        ],
+    };
     let inputs = if schema.features.is_empty() {
         vec![tensor("input", DataType::Fp32, &schema.shape)]
     } else {
@@ -162,7 +267,7 @@ pub(crate) fn signature(
     Signature {
         inputs,
         outputs,
-        classes: schema.classes().map(<[String]>::to_vec),
+        classes: schema.classes().or(schema.labels()).map(<[String]>::to_vec),
         columns: schema.columns.clone(),
         preprocessing,
     }

@@ -10,9 +10,9 @@ use nereid_core::{
     spec::{Normalization, network::Plan},
 };
 
-use crate::data::{Samples, Statistics, Values};
+use crate::data::{Check, Column, Samples, Statistics, Width};
 
-/// Finds the numbers for `wanted` over the given rows.
+/// Finds the numbers for `wanted` over the given rows, in one pass.
 ///
 /// Of `columns` of mixed kind only numbers and times are scaled, and what is missing of them
 /// becomes the mean.
@@ -21,20 +21,36 @@ pub(crate) fn fit(
     plan: &Plan,
     columns: &[ColumnSchema],
     samples: &Samples,
-    rows: &[usize],
-) -> Preprocessing {
+    rows: impl Iterator<Item = u32> + Clone,
+    check: &mut Check<'_>,
+) -> Result<Preprocessing, EngineError> {
     let normalization = match wanted {
         Normalization::Auto if embeds(plan).is_some() => Normalization::None,
         Normalization::Auto if plan.input.len() == 1 => Normalization::Standard,
         Normalization::Auto => Normalization::MinMax,
         given => given,
     };
-    let (mut offset, mut scale) = match normalization {
-        Normalization::Standard => standard(plan, samples, rows),
-        Normalization::MinMax => min_max(plan, samples, rows),
+    let table = plan.input.len() == 1;
+    let of_bytes = !table && samples.width == Width::U8;
+    let measured = match normalization {
+        Normalization::Standard => Some(Statistics::columns_of(&plan.input)),
+        // Channels of an image share one scale, which keeps their proportions.
+        Normalization::MinMax if !of_bytes => Some(if table { plan.input[0] } else { 1 }),
+        _ => None,
+    };
+    let mut found = measured
+        .map(|n| statistics(n, samples, rows.clone(), check))
+        .transpose()?;
+    let (mut offset, mut scale) = match (normalization, &found) {
+        (Normalization::Standard, Some(found)) => standard(found),
+        (Normalization::MinMax, Some(found)) => min_max(found),
+        (Normalization::MinMax, None) => (vec![0.0], vec![255.0]),
         _ => (vec![0.0], vec![1.0]),
     };
-    let impute = impute(columns, samples, rows);
+    let width = table_width(columns);
+    if !columns.is_empty() && found.as_ref().is_none_or(|found| found.len() != width) {
+        found = Some(statistics(width, samples, rows, check)?);
+    }
     if offset.len() > 1 {
         let mut at = 0;
         for column in columns.iter().map(|c| &c.encoding) {
@@ -44,13 +60,13 @@ pub(crate) fn fit(
             at += column.width();
         }
     }
-    Preprocessing {
+    Ok(Preprocessing {
         normalization,
         offset,
         scale,
-        impute,
+        impute: impute(columns, &found.unwrap_or_default()),
         columns: columns.to_vec(),
-    }
+    })
 }
 
 /// What stands for missing values of each input: as declared, or the mean of the rows.
@@ -58,12 +74,11 @@ pub(crate) fn fit(
     clippy::cast_possible_truncation,
     reason = "features are 32-bit floats"
 )]
-fn impute(columns: &[ColumnSchema], samples: &Samples, rows: &[usize]) -> Vec<f32> {
+fn impute(columns: &[ColumnSchema], found: &[Column]) -> Vec<f32> {
     if columns.is_empty() {
         return Vec::new();
     }
-    let means = statistics(table_width(columns), samples, rows).columns();
-    let mut values: Vec<f32> = means.iter().map(|c| c.mean as f32).collect();
+    let mut values: Vec<f32> = found.iter().map(|c| c.mean as f32).collect();
     let mut at = 0;
     for column in columns.iter().map(|c| &c.encoding) {
         if let ColumnEncoding::Number {
@@ -86,8 +101,7 @@ pub(crate) fn embeds(plan: &Plan) -> Option<usize> {
     clippy::cast_possible_truncation,
     reason = "features are 32-bit floats"
 )]
-fn standard(plan: &Plan, samples: &Samples, rows: &[usize]) -> (Vec<f32>, Vec<f32>) {
-    let columns = statistics(Statistics::columns_of(&plan.input), samples, rows).columns();
+fn standard(columns: &[Column]) -> (Vec<f32>, Vec<f32>) {
     let offset = columns.iter().map(|c| c.mean as f32).collect();
     // A constant column would be divided by 0.
     let scale = columns.iter().map(|c| nonzero(c.std as f32)).collect();
@@ -98,15 +112,10 @@ fn standard(plan: &Plan, samples: &Samples, rows: &[usize]) -> (Vec<f32>, Vec<f3
     clippy::cast_possible_truncation,
     reason = "features are 32-bit floats"
 )]
-fn min_max(plan: &Plan, samples: &Samples, rows: &[usize]) -> (Vec<f32>, Vec<f32>) {
-    let table = plan.input.len() == 1;
-    if !table && matches!(samples.values, Values::U8(_)) {
-        return (vec![0.0], vec![255.0]);
-    }
-    // Channels of an image share one scale, which keeps their proportions.
-    let columns = if table { plan.input[0] } else { 1 };
-    let columns = statistics(columns, samples, rows).columns();
-    let offset = columns.iter().map(|c| c.min as f32).collect();
+fn min_max(columns: &[Column]) -> (Vec<f32>, Vec<f32>) {
+    // A column without any value has no least one.
+    let least = |c: &Column| if c.min.is_finite() { c.min } else { 0.0 };
+    let offset = columns.iter().map(|c| least(c) as f32).collect();
     let scale = columns
         .iter()
         .map(|c| nonzero((c.max - c.min) as f32))
@@ -114,15 +123,18 @@ fn min_max(plan: &Plan, samples: &Samples, rows: &[usize]) -> (Vec<f32>, Vec<f32
     (offset, scale)
 }
 
-fn statistics(columns: usize, samples: &Samples, rows: &[usize]) -> Statistics {
+fn statistics(
+    columns: usize,
+    samples: &Samples,
+    rows: impl Iterator<Item = u32>,
+    check: &mut Check<'_>,
+) -> Result<Vec<Column>, EngineError> {
     let mut statistics = Statistics::new(columns);
-    let mut row = Vec::with_capacity(samples.size);
-    for &r in rows {
-        row.clear();
-        samples.extend(r, &mut row);
+    samples.scan(rows, check, |_, row| {
         statistics.push_row(row.iter().copied());
-    }
-    statistics
+        Ok(())
+    })?;
+    Ok(statistics.columns())
 }
 
 fn nonzero(scale: f32) -> f32 {
@@ -167,9 +179,18 @@ pub(crate) fn fill_missing(p: &Preprocessing, values: &mut [f32]) {
 /// axis.
 pub(crate) fn apply(p: &Preprocessing, values: &mut [f32]) {
     fill_missing(p, values);
+    each(p, values, |x, offset, scale| (x - offset) / scale);
+}
+
+/// Undoes [`apply`].
+pub(crate) fn invert(p: &Preprocessing, values: &mut [f32]) {
+    each(p, values, |x, offset, scale| x * scale + offset);
+}
+
+fn each(p: &Preprocessing, values: &mut [f32], change: impl Fn(f32, f32, f32) -> f32) {
     if let ([offset], [scale]) = (p.offset.as_slice(), p.scale.as_slice()) {
         for v in values.iter_mut() {
-            *v = (*v - offset) / scale;
+            *v = change(*v, *offset, *scale);
         }
         return;
     }
@@ -177,7 +198,7 @@ pub(crate) fn apply(p: &Preprocessing, values: &mut [f32]) {
     let at = |v: &[f32], i: usize| if v.len() == 1 { v[0] } else { v[i] };
     for row in values.chunks_mut(n) {
         for (i, v) in row.iter_mut().enumerate() {
-            *v = (*v - at(&p.offset, i)) / at(&p.scale, i);
+            *v = change(*v, at(&p.offset, i), at(&p.scale, i));
         }
     }
 }
@@ -192,23 +213,25 @@ pub(crate) fn find_bad_index(values: &[f32], vocabulary: usize) -> Option<(usize
 }
 
 /// Checks that a dataset holds nothing but indices into the vocabulary.
-pub(crate) fn check_indices(samples: &Samples, vocabulary: usize) -> Result<(), EngineError> {
-    let mut row = Vec::with_capacity(samples.size);
-    for r in 0..samples.rows {
-        row.clear();
-        samples.extend(r, &mut row);
-        if let Some((column, value)) = find_bad_index(&row, vocabulary) {
-            return Err(EngineError::InvalidData(DataError {
-                file: FileRole::Data,
-                code: "index_out_of_range",
-                row: Some(r as u64 + 1),
-                column: Some(column.to_string()),
-                detail: format!(
-                    "{value} is no whole number from 0 to {}, which the Embedding looks up",
-                    vocabulary - 1
-                ),
-            }));
-        }
-    }
-    Ok(())
+pub(crate) fn check_indices(
+    samples: &Samples,
+    vocabulary: usize,
+    check: &mut Check<'_>,
+) -> Result<(), EngineError> {
+    let rows = 0..u32::try_from(samples.rows).unwrap_or(u32::MAX);
+    samples.scan(rows, check, |r, row| {
+        let Some((column, value)) = find_bad_index(row, vocabulary) else {
+            return Ok(());
+        };
+        Err(EngineError::InvalidData(DataError {
+            file: FileRole::Data,
+            code: "index_out_of_range",
+            row: Some(u64::from(r) + 1),
+            column: Some(column.to_string()),
+            detail: format!(
+                "{value} is no whole number from 0 to {}, which the Embedding looks up",
+                vocabulary - 1
+            ),
+        }))
+    })
 }

@@ -4,10 +4,12 @@ mod augment;
 mod batches;
 mod callbacks;
 mod exact;
+mod feed;
 mod finder;
 mod metrics;
 mod objective;
 mod optimizer;
+mod order;
 mod pace;
 #[cfg(test)]
 mod reference;
@@ -18,14 +20,15 @@ mod split;
 mod state;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use nereid_core::{
+    datasets::{DatasetSchema, TargetSchema},
     engine::{EngineError, Monitor, TrainTask, Trainer},
     events::LogLevel,
     jobs::{Directive, JobPhase},
     models::{Preprocessing, TrainedModel},
-    spec::network::Plan,
+    spec::{Normalization, Task, TrainSpec, network::Plan, objective::LossKind},
 };
 use serde_json::Value;
 
@@ -38,7 +41,7 @@ use crate::{
     preprocessing,
 };
 use finder::{Chosen, Trials};
-use metrics::Measures;
+use metrics::{Measures, Reading};
 use objective::Objective;
 use session::Session;
 use split::{Part, Splits};
@@ -68,14 +71,17 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let plan = plan(task, splits.samples(&splits.train).rows)?;
     if let Some(vocabulary) = preprocessing::embeds(&plan) {
         for samples in splits.datasets() {
-            preprocessing::check_indices(samples, vocabulary)?;
+            preprocessing::check_indices(samples, vocabulary, &mut || obey(resumed, monitor))?;
         }
     }
     let samples = splits.samples(&splits.train);
-    let wanted = task.spec.fit.normalization;
+    let wanted = normalization(task.spec);
     let columns = &task.train.schema.features;
-    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, &splits.train.rows);
+    let rows = splits.train.rows.iter();
+    let check = &mut || obey(resumed, monitor);
+    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, rows, check)?;
     obey(resumed, monitor)?;
+    let width = plan.output().iter().product();
     let network = Network::build(&plan, task.spec.fit.seed, &device);
 
     monitor.phase(JobPhase::Training);
@@ -103,11 +109,11 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     if !chosen.is_empty() {
         reports.insert("chosen".to_owned(), chosen.report());
     }
-    let head = Head::of(task.spec);
-    let width = plan.output().iter().product();
-    let signature = outputs::signature(&task.train.schema, head, width, preprocessing.clone());
+    let schema = learnt(task);
+    let head = Head::of(task.spec, &schema);
+    let signature = outputs::signature(&schema, head, width, preprocessing.clone());
     let artifact = Artifact::new(&plan, signature.clone(), head, &session.network)?;
-    let mut golden = golden_rows(&splits, &plan);
+    let mut golden = golden_rows(&splits, &plan)?;
     preprocessing::fill_missing(&preprocessing, &mut golden.1);
     let history = &session.state.history;
     let files = artifact::write_trained(task.output, artifact, golden, history)?;
@@ -118,6 +124,27 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
         files,
         framework_version: crate::framework_version().to_owned(),
     })
+}
+
+/// Returns the training data's schema, without its target if samples are to find themselves.
+fn learnt<'a>(task: &'a TrainTask<'_>) -> Cow<'a, DatasetSchema> {
+    let schema = &task.train.schema;
+    if !task.spec.is_autoencoder() {
+        return Cow::Borrowed(schema);
+    }
+    Cow::Owned(DatasetSchema {
+        target: None,
+        ..schema.clone()
+    })
+}
+
+/// Returns how features are scaled; probabilities are compared with values from 0 to 1.
+fn normalization(spec: &TrainSpec) -> Normalization {
+    let binary = spec.is_autoencoder() && spec.loss.kind() == LossKind::Binary;
+    match spec.fit.normalization {
+        Normalization::Auto if binary => Normalization::MinMax,
+        given => given,
+    }
 }
 
 /// Asks whether to go on while nothing is trained yet.
@@ -150,24 +177,39 @@ fn start<'a>(
     preprocessing: &'a Preprocessing,
     network: Network,
 ) -> Result<Session<'a>, EngineError> {
-    let classes = task.train.schema.classes().unwrap_or_default();
+    let schema = learnt(task);
+    let classes = schema.classes().unwrap_or_default();
     let counts = class_counts(splits, classes.len());
     let objective = Objective::new(task.spec, &network, classes, &counts);
-    let threshold = if objective.logits { 0.0 } else { 0.5 };
-    let threshold = objective.is_binary().then_some(threshold);
-    let measures = Measures::new(&task.spec.metrics, classes.len(), threshold);
+    let kind = task.spec.loss.kind();
+    let (reading, names) = match task.spec.task(&schema) {
+        Task::Autoencoding => (Reading::Pooled, 1),
+        Task::Regression => (Reading::Values, numbers(&schema)),
+        Task::MultiLabel => (Reading::Labels, schema.labels().map_or(0, <[String]>::len)),
+        Task::Classification if kind == LossKind::Binary => (Reading::Binary, classes.len()),
+        Task::Classification => (Reading::Classes, classes.len()),
+    };
+    let measures = Measures::new(&task.spec.metrics, names, reading, objective.logits);
     let mut session = Session::new(task, splits, preprocessing, network, objective, measures)?;
     if let Some(path) = task.resume {
-        session.restore(path, classes.len())?;
+        session.restore(path)?;
     }
     Ok(session)
+}
+
+/// Numbers that each sample is to be given.
+fn numbers(schema: &DatasetSchema) -> usize {
+    match &schema.target {
+        Some(TargetSchema::Values { values, .. }) => values.len(),
+        _ => 1,
+    }
 }
 
 fn class_counts(splits: &Splits, classes: usize) -> Vec<u64> {
     let mut counts = vec![0; classes];
     if let Targets::Class(targets) = &splits.samples(&splits.train).targets {
-        for &row in &splits.train.rows {
-            counts[targets[row] as usize] += 1;
+        for row in splits.train.rows.iter() {
+            counts[targets[row as usize] as usize] += 1;
         }
     }
     counts
@@ -202,7 +244,8 @@ fn evaluate(
 ) -> Result<Evaluation, EngineError> {
     let mut values = session.final_epoch();
     values.remove("learning_rate");
-    let classes = task.train.schema.classes().unwrap_or_default();
+    let schema = learnt(task);
+    let classes = schema.classes().unwrap_or_default();
     let splits = session.splits;
     let last = splits.test.as_ref().or(splits.validation.as_ref());
     let Some(part) = last else {
@@ -219,7 +262,7 @@ fn evaluate(
 }
 
 /// Takes raw rows to check later loads against: test data, else validation, else training.
-fn golden_rows(splits: &Splits, plan: &Plan) -> (usize, Vec<f32>) {
+fn golden_rows(splits: &Splits, plan: &Plan) -> Result<(usize, Vec<f32>), EngineError> {
     let part = splits.test.as_ref().or(splits.validation.as_ref());
     let part = part.unwrap_or(&splits.train);
     let samples: &Samples = splits.samples(part);
@@ -227,8 +270,7 @@ fn golden_rows(splits: &Splits, plan: &Plan) -> (usize, Vec<f32>) {
     let size: usize = plan.input.iter().product();
     let rows = GOLDEN_ROWS.min((4 << 20) / size.max(1)).max(1);
     let mut values = Vec::new();
-    let taken = part.rows.iter().take(rows);
-    let n = taken.clone().count();
-    taken.for_each(|&row| samples.extend(row, &mut values));
-    (n, values)
+    let taken: Vec<u32> = part.rows.iter().take(rows).collect();
+    samples.reader().read(&taken, &mut values)?;
+    Ok((taken.len(), values))
 }

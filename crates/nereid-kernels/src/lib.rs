@@ -5,8 +5,15 @@
 //! (AVX-512, AVX2, NEON, …). No result depends on the number of threads: what is summed is
 //! always partitioned by the shape of the data.
 
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined into the dispatched function is compiled for its instructions"
+)]
+
 mod conv;
 mod geometry;
+mod lstm;
+mod norm;
 mod optim;
 mod pool;
 mod product;
@@ -16,6 +23,8 @@ mod tests;
 
 pub use conv::{Conv, Padded};
 pub use geometry::Windows;
-pub use optim::{Adam, Momentum, RmsProp, adam, clip, rmsprop, sgd, square_sum};
+pub use lstm::{Lstm, LstmStates};
+pub use norm::{NormGradients, Normalised, batch_norm, batch_norm_gradients};
+pub use optim::{Adam, Momentum, RmsProp, adam, rmsprop, sgd};
 pub use pool::{average, average_gradient, maximum, maximum_gradient};
 pub use product::{Dense, column_sums, relu_gradient};

@@ -23,8 +23,6 @@ pub struct Adam {
     pub rest_2: f32,
     /// Added to the root.
     pub epsilon: f32,
-    /// What the weight is multiplied by first; 1 without weight decay.
-    pub keep: f32,
 }
 
 /// A step of gradient descent with momentum.
@@ -73,7 +71,7 @@ pub fn adam(step: Adam, weight: &mut [f32], gradient: &[f32], [mean, square]: [&
                 for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
                     *v = *v * step.beta_2 + g * g * step.rest_2;
                     *m = *m * step.beta_1 + g * step.rest_1;
-                    *w = *w * step.keep - *m * step.rate / (v.sqrt() + step.epsilon);
+                    *w -= *m * step.rate / (v.sqrt() + step.epsilon);
                 }
             },
         );
@@ -102,10 +100,10 @@ pub fn sgd(step: Momentum, weight: &mut [f32], gradient: &[f32], velocity: Optio
                 for ((w, &g), v) in w.iter_mut().zip(g).zip(v) {
                     let change = g * -step.rate;
                     *v = *v * step.momentum + change;
-                    *w += if step.nesterov {
-                        *v * step.momentum + change
+                    *w = if step.nesterov {
+                        *w + *v * step.momentum + change
                     } else {
-                        *v
+                        *w + *v
                     };
                 }
             },
@@ -149,40 +147,6 @@ pub fn rmsprop(
             },
         );
     });
-}
-
-/// Keeps values within `limit` of 0.
-pub fn clip(values: &mut [f32], limit: f32) {
-    simd::dispatch(
-        #[inline(always)]
-        || {
-            for value in values.iter_mut() {
-                *value = value.clamp(-limit, limit);
-            }
-        },
-    );
-}
-
-/// Returns the sum of all squares, added up in a fixed order.
-#[must_use]
-pub fn square_sum(values: &[f32]) -> f64 {
-    const LANES: usize = 16;
-    let mut total = 0.0;
-    for part in values.chunks(4096) {
-        let mut sums = [0.0_f32; LANES];
-        simd::dispatch(
-            #[inline(always)]
-            || {
-                for values in part.chunks(LANES) {
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum += value * value;
-                    }
-                }
-            },
-        );
-        total += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
-    }
-    total
 }
 
 fn is_large(parts: usize) -> bool {

@@ -30,7 +30,7 @@ pub fn maximum_gradient(windows: &Windows, x: &[f32], y: &[f32], dy: &[f32]) -> 
     let channels = windows.channels;
     let mut dx = vec![0.0; windows.batch * windows.image()];
     let result = (windows.positions() * channels).max(1);
-    let image = |(((dx, x), y), dy): (((&mut [f32], &[f32]), &[f32]), &[f32])| {
+    let image = |(((dx, x), y), dy): Image<'_>| {
         simd::dispatch(
             #[inline(always)]
             || {
@@ -63,8 +63,15 @@ pub fn maximum_gradient(windows: &Windows, x: &[f32], y: &[f32], dy: &[f32]) -> 
     dx
 }
 
+/// An image's gradient, the image, its maxima and their gradient.
+type Image<'a> = (((&'a mut [f32], &'a [f32]), &'a [f32]), &'a [f32]);
+
 /// Gives what is left of gradients to where `x` is the maximum.
 #[inline(always)]
+#[expect(
+    clippy::float_cmp,
+    reason = "the maximum is one of the values, bit for bit"
+)]
 fn give(dx: &mut [f32], x: &[f32], y: &[f32], left: &mut [f32]) {
     for (((dx, &x), &y), left) in dx.iter_mut().zip(x).zip(y).zip(left) {
         let hit = x == y;

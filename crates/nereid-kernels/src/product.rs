@@ -11,7 +11,7 @@ mod forward;
 use rayon::prelude::*;
 
 pub(crate) use backward::{Inputs, Kernel};
-pub(crate) use forward::{Forward, pack, panels};
+pub(crate) use forward::{Forward, pack};
 
 use crate::simd;
 

@@ -29,20 +29,38 @@ pub(crate) fn lanes<S: Simd>() -> usize {
     size_of::<S::Register>() / size_of::<f32>()
 }
 
-/// Reads a register; `from` has exactly [`lanes`] values.
-#[inline(always)]
-pub(crate) fn load<S: Simd>(from: &[f32]) -> Lanes<S> {
-    bytemuck::pod_read_unaligned(bytemuck::cast_slice(from))
-}
-
-/// Writes a register; `to` has room for exactly [`lanes`] values.
-#[inline(always)]
-pub(crate) fn store<S: Simd>(to: &mut [f32], value: Lanes<S>) {
-    bytemuck::cast_slice_mut::<f32, u8>(to).copy_from_slice(bytemuck::bytes_of(&value));
-}
-
 /// Fills a register with one value.
 #[inline(always)]
 pub(crate) fn splat<S: Simd>(value: f32) -> Lanes<S> {
     value.splat::<S>()
 }
+
+/// Reads `V` registers, which hold `W` values.
+///
+/// No branch is left of it: one in the innermost loop would keep sums out of registers.
+#[inline(always)]
+pub(crate) fn load<S: Simd, const V: usize, const W: usize>(from: &[f32; W]) -> [Lanes<S>; V] {
+    bytemuck::cast(*from)
+}
+
+/// Returns the `W` values that `V` registers hold.
+#[inline(always)]
+pub(crate) fn values<S: Simd, const V: usize, const W: usize>(row: [Lanes<S>; V]) -> [f32; W] {
+    bytemuck::cast(row)
+}
+
+/// Calls a method with the tile that suits the registers: its rows, its registers in a row and
+/// the columns these hold. There are 32 registers with AVX-512, else 16 are sure.
+macro_rules! tiled {
+    ($value:ident . $method:ident :: <$simd:ident> if $narrow:expr) => {
+        match (crate::simd::lanes::<$simd>(), $narrow) {
+            (16, true) => $value.$method::<$simd, 12, 1, 16>(),
+            (16, false) => $value.$method::<$simd, 12, 2, 32>(),
+            (8, true) => $value.$method::<$simd, 6, 1, 8>(),
+            (8, false) => $value.$method::<$simd, 6, 2, 16>(),
+            (_, true) => $value.$method::<$simd, 6, 1, 4>(),
+            (_, false) => $value.$method::<$simd, 6, 2, 8>(),
+        }
+    };
+}
+pub(crate) use tiled;

@@ -1,8 +1,11 @@
+//! Every kernel against its definition, in double precision.
+#![expect(clippy::many_single_char_names, reason = "the letters of the formulas")]
+
 use super::*;
 
 /// Values that repeat no pattern of the shapes, some of them 0.
 fn values(n: usize, salt: usize) -> Vec<f32> {
-    let value = |i: usize| ((i * 37 + salt * 101) % 61) as i16;
+    let value = |i: usize| i16::try_from((i * 37 + salt * 101) % 61).unwrap();
     (0..n).map(|i| f32::from(value(i) - 30) / 16.0).collect()
 }
 
@@ -196,6 +199,46 @@ fn pools_and_their_gradients_are_those_of_the_definition() {
 }
 
 #[test]
+fn batches_are_normalised_with_the_gradients_of_the_definition() {
+    for (rows, channels) in [(2, 1), (7, 3), (600, 33), (5_000, 64)] {
+        let (x, dy) = (values(rows * channels, 1), values(rows * channels, 2));
+        let (gamma, beta) = (values(channels, 3), values(channels, 4));
+        let epsilon = 1e-3_f32;
+        let got = batch_norm(&x, &gamma, &beta, epsilon);
+        let statistics = (&got.mean[..], &got.variance[..]);
+        let gradients = batch_norm_gradients(&x, &dy, &gamma, statistics, epsilon);
+        let n = f64::from(u32::try_from(rows).unwrap());
+        let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
+        for c in 0..channels {
+            let at = |v: &[f32]| -> Vec<f64> {
+                v.iter()
+                    .skip(c)
+                    .step_by(channels)
+                    .map(|v| f64::from(*v))
+                    .collect()
+            };
+            let (x, dy) = (at(&x), at(&dy));
+            let mean = x.iter().sum::<f64>() / n;
+            let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / n;
+            let root = (variance + f64::from(epsilon)).sqrt();
+            let hat: Vec<f64> = x.iter().map(|x| (x - mean) / root).collect();
+            dbeta[c] = dy.iter().sum::<f64>();
+            dgamma[c] = dy.iter().zip(&hat).map(|(d, h)| d * h).sum::<f64>();
+            for r in 0..rows {
+                let (g, i) = (f64::from(gamma[c]), r * channels + c);
+                y[i] = hat[r] * g + f64::from(beta[c]);
+                dx[i] = g / root * (dy[r] - dbeta[c] / n - hat[r] * dgamma[c] / n);
+            }
+        }
+        close(&got.y, &y);
+        close(&gradients.x, &dx);
+        close(&gradients.gamma, &dgamma);
+        close(&gradients.beta, &dbeta);
+    }
+}
+
+#[test]
 fn not_a_number_stays_what_it_is() {
     let windows = Windows {
         batch: 1,
@@ -243,6 +286,8 @@ fn no_result_depends_on_the_number_of_threads() {
                 column_sums(&y, 32),
                 maximum(&windows, &x),
                 average_gradient(&windows, &x),
+                batch_norm(&x, &[1.0; 16], &[0.5; 16], 1e-3).y,
+                batch_norm_gradients(&x, &x, &[1.0; 16], (&[0.1; 16], &[0.7; 16]), 1e-3).gamma,
                 dense.kernel_gradient(&x, &y[..370 * 32]),
                 y,
             ]

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use nereid_core::{ids::WorkerId, workers::DeviceKind};
+use nereid_core::{engine::DataResources, ids::WorkerId, workers::DeviceKind};
 
 use crate::error::WorkerError;
 
@@ -44,6 +44,8 @@ pub struct WorkerConfig {
     pub sweep_interval: Duration,
     /// How long the checkpoints of a job that failed or was stopped are kept, for a retry.
     pub checkpoint_retention: Duration,
+    /// What each training may use for its data; the cache is below `data_dir`, whatever it says.
+    pub data: DataResources,
 }
 
 impl WorkerConfig {
@@ -65,6 +67,15 @@ impl WorkerConfig {
             storage_patience: Duration::from_mins(1),
             sweep_interval: Duration::from_hours(1),
             checkpoint_retention: Duration::from_hours(7 * 24),
+            data: DataResources::default(),
+        }
+    }
+
+    /// What a training may use for its data.
+    pub(crate) fn data_resources(&self) -> DataResources {
+        DataResources {
+            cache_folder: Some(self.data_dir.join("cache").join("data")),
+            ..self.data.clone()
         }
     }
 

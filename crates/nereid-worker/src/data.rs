@@ -71,6 +71,7 @@ pub(crate) fn input(objects: &Objects, version: &DatasetVersion, fault: &Fault) 
             runtime: Handle::current(),
             fault: fault.clone(),
         }),
+        digest: Some(version.digest.clone()),
     }
 }
 

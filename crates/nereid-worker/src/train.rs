@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use nereid_core::{
     datasets::DatasetVersion,
-    engine::{DataInput, EngineError, TrainTask, Trainer},
+    engine::{DataInput, DataResources, EngineError, TrainTask, Trainer},
     events::LogLevel,
     ids::ProjectId,
     jobs::{Claim, JobPhase},
@@ -42,6 +42,7 @@ struct Training {
     validation: Option<DataInput>,
     test: Option<DataInput>,
     device: DeviceKind,
+    resources: DataResources,
     resume: Option<PathBuf>,
     folders: Arc<Folders>,
 }
@@ -203,6 +204,7 @@ impl Run<'_> {
             validation: self.inputs.validation.as_ref().map(input),
             test: self.inputs.test.as_ref().map(input),
             device: self.ctx.config.device,
+            resources: self.ctx.config.data_resources(),
             resume: from.map(|r| r.path),
             folders: Arc::clone(folders),
         }
@@ -218,6 +220,7 @@ impl Training {
             test: self.test,
             device: self.device,
             resume: self.resume.as_deref(),
+            resources: &self.resources,
             scratch: self.folders.snapshots.path(),
             output: self.folders.output.path(),
         };

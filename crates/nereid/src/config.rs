@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 /// Less is held by a process before it has read any data.
 const LEAST_MEMORY: ByteSize = ByteSize::mib(64);
+/// More prepare batches no faster than any training takes them.
+const MOST_LOADER_THREADS: usize = 64;
 
 /// All of the configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -85,7 +87,7 @@ impl Default for Api {
 pub struct Worker {
     /// Jobs run at the same time.
     pub slots: u32,
-    /// What to compute on: cpu or gpu.
+    /// What to compute on: cpu, cpu-ndarray or gpu.
     pub device: DeviceKind,
     /// Free key-value pairs.
     pub labels: BTreeMap<String, String>,
@@ -115,6 +117,12 @@ pub struct Worker {
     pub checkpoint_retention: Duration,
     /// Most memory of one training; its process is ended when it holds more.
     pub memory_limit: Option<ByteSize>,
+    /// Most memory of one training for decoded data; what is larger is held on disk.
+    pub data_memory: ByteSize,
+    /// Most bytes of decoded data below `data_dir`.
+    pub data_cache_limit: ByteSize,
+    /// Threads of one training that prepare batches.
+    pub loader_threads: usize,
 }
 
 impl Default for Worker {
@@ -133,6 +141,9 @@ impl Default for Worker {
             sweep_interval: Duration::from_hours(1),
             checkpoint_retention: Duration::from_hours(7 * 24),
             memory_limit: None,
+            data_memory: ByteSize::mib(256),
+            data_cache_limit: ByteSize::gib(20),
+            loader_threads: 2,
         }
     }
 }
@@ -165,6 +176,11 @@ impl Worker {
                 "worker.memory_limit: {limit} is less than any training needs ({LEAST_MEMORY})"
             );
         }
+        let threads = self.loader_threads;
+        anyhow::ensure!(
+            threads <= MOST_LOADER_THREADS,
+            "worker.loader_threads: {threads} is above {MOST_LOADER_THREADS}"
+        );
         let sweep = self.sweep_interval;
         anyhow::ensure!(
             sweep >= Duration::from_secs(1),
@@ -292,6 +308,18 @@ mod tests {
                 defaults.sweep_interval,
                 defaults.checkpoint_retention
             ]
+        );
+        assert_eq!(
+            (
+                shown.data_memory,
+                shown.data_cache_limit,
+                shown.loader_threads
+            ),
+            (
+                defaults.data_memory,
+                defaults.data_cache_limit,
+                defaults.loader_threads
+            )
         );
         assert!(!format!("{config:?}").contains("postgres://"));
     }

@@ -144,7 +144,8 @@ async fn infer(
     request: InferRequest,
 ) -> Result<Json<InferResponse>, Problem> {
     let wanted = wanted(request.outputs.as_deref(), &variant.signature)?;
-    let batch = batch(&request.inputs, &variant.signature, variant.encoder()).map_err(bad_request)?;
+    let batch =
+        batch(&request.inputs, &variant.signature, variant.encoder()).map_err(bad_request)?;
     let outputs = state.gateway.infer(project, &name, variant, batch).await?;
     let chosen = |t: &Tensor| wanted.as_ref().is_none_or(|w| w.contains(&t.name));
     Ok(Json(InferResponse {

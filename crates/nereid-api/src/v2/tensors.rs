@@ -260,7 +260,9 @@ fn check_shape(input: &OipInput, sample: &[usize]) -> Result<usize, String> {
         .ok_or("the shape lacks the batch dimension")?;
     let flat =
         rest.len() == 1 && rest.iter().map(|&n| n as u64).sum::<u64>() == shapes::size(sample);
-    if rest != sample && !flat {
+    // A single value per row needs no dimension of its own: pandas' columns come without.
+    let column = rest.is_empty() && sample == [1];
+    if rest != sample && !flat && !column {
         let (got, want) = (shapes::show(rest), shapes::show(sample));
         return Err(format!("samples have shape {want}, not {got}"));
     }
@@ -385,6 +387,9 @@ mod tests {
         assert!(found.values[5].is_nan());
         assert_eq!(found.values[6..], [1.0, 0.0, 0.0, 0.0]);
         assert_eq!(read(json!([town, flag])).unwrap().values.len(), 10);
+        let mut bare = town.clone();
+        bare["shape"] = json!([2]);
+        assert_eq!(read(json!([bare, flag])).unwrap().rows, 2);
         for wrong in [
             json!([]),
             json!([town]),

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     augmentation::{self, Augmentation},
-    patterns::{self, Patterns},
+    patterns::{self, Pattern, Patterns},
     schedule::Auto,
     split::{ClassBalance, Split},
 };
@@ -104,6 +104,13 @@ pub struct FitOptions {
     pub split: Split,
     /// Whether rows are reordered in each epoch.
     pub shuffle: bool,
+    /// Rows of the window through which training data is shuffled in the order in which it lies
+    /// in its files, as by `tf.data`'s `shuffle`: then data larger than the worker's disk is
+    /// streamed. Unless given, all rows are shuffled at once, above 1 GiB of decoded data in blocks
+    /// of neighbours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 100_000_000)]
+    pub shuffle_buffer: Option<u32>,
     /// Seed of splits, initial weights, order and dropout.
     pub seed: u64,
     /// Weight of each class in the loss.
@@ -134,6 +141,11 @@ pub struct FitOptions {
     /// Steps after which the weights themselves become their average; never unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema_overwrite_frequency: Option<u32>,
+    /// Factors on the learning rate by weights, such as `{"conv*": 0.1}`; of several that fit a
+    /// weight, the product, and 0 keeps it as it is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, f64>, example = json!({"conv*": 0.1}))]
+    pub learning_rate_multipliers: BTreeMap<Pattern, f64>,
     /// Weights that the optimiser's `weight_decay` spares; `[]` spares none. Unless given, biases
     /// and the scales and offsets of normalisations, but with `adamw` none, as in Keras.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,6 +177,7 @@ impl Default for FitOptions {
             test_split: 0.0,
             split: Split::default(),
             shuffle: true,
+            shuffle_buffer: None,
             seed: 0,
             class_weight: None,
             class_balance: None,
@@ -175,6 +188,7 @@ impl Default for FitOptions {
             use_ema: false,
             ema_momentum: None,
             ema_overwrite_frequency: None,
+            learning_rate_multipliers: BTreeMap::new(),
             exclude_from_weight_decay: None,
             normalization: Normalization::Auto,
             report_every_steps: None,
@@ -198,6 +212,13 @@ impl FitOptions {
         v.check(held_out <= 0.95, &at("test_split"), "out_of_range", || {
             format!("validation_split and test_split hold out {held_out} of the rows, above 0.95")
         });
+        if let Some(rows) = self.shuffle_buffer {
+            let at = at("shuffle_buffer");
+            v.check_range(&at, rows, 1, limits::MAX_SHUFFLE_BUFFER);
+            v.check(self.shuffle, &at, "conflict", || {
+                "shuffle_buffer needs shuffle, which is false".to_owned()
+            });
+        }
         self.check_gradients(pointer, v);
         let every = self.report_every_steps.unwrap_or(1);
         v.check_range(&at("report_every_steps"), every, 1, 1_000_000_000);
@@ -226,6 +247,14 @@ impl FitOptions {
     #[must_use]
     pub fn ema_momentum(&self) -> f64 {
         self.ema_momentum.unwrap_or(0.99)
+    }
+
+    /// Factor on the learning rate of a weight, named `layer/role`.
+    #[must_use]
+    pub fn learning_rate_multiplier(&self, weight: &str) -> f64 {
+        let factors = self.learning_rate_multipliers.iter();
+        let fitting = factors.filter(|(pattern, _)| pattern.matches(weight));
+        fitting.map(|(_, factor)| factor).product()
     }
 
     fn check_gradients(&self, pointer: &str, v: &mut Violations) {
@@ -265,6 +294,20 @@ impl FitOptions {
             v.check(!given || self.use_ema, &at(field), "conflict", || {
                 format!("{field} needs use_ema: true")
             });
+        }
+        let factors = &self.learning_rate_multipliers;
+        let (n, max) = (factors.len(), limits::MAX_PATTERNS);
+        v.check(
+            n <= max,
+            &at("learning_rate_multipliers"),
+            "too_many",
+            || format!("{n} patterns are more than the {max} allowed"),
+        );
+        for (pattern, factor) in factors.iter().take(max) {
+            let name = crate::validation::escape(&pattern.0);
+            let at = at(&format!("learning_rate_multipliers/{name}"));
+            pattern.check(&at, v);
+            v.check_range(&at, *factor, 0.0, 1e3);
         }
         if let Some(names) = &self.exclude_from_weight_decay {
             patterns::check_all(names, &at("exclude_from_weight_decay"), v);

@@ -90,7 +90,7 @@ impl Split {
         };
         let label = match &schema.target {
             Some(TargetSchema::Class { name, .. } | TargetSchema::Value { name }) => Some(name),
-            None => None,
+            _ => None,
         };
         v.check(label != Some(name), &at, "conflict", || {
             format!("{name:?} is the label")

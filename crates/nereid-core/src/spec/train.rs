@@ -1,5 +1,7 @@
 //! The spec of a training job, read and checked as a whole against its dataset's schema.
 
+mod target;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -9,8 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     callbacks::Callback,
-    fit::{ClassWeight, FitOptions},
-    layers::{Activation, Layer, LayerSpec},
+    fit::FitOptions,
     network::{Network, Plan},
     objective::{Loss, Metric},
     optimizer::Optimizer,
@@ -20,9 +21,9 @@ use super::{
 };
 use crate::{
     Name,
-    datasets::{DatasetSchema, TargetSchema},
+    datasets::DatasetSchema,
     limits,
-    validation::{ObjectReader, Violations, escape, parse},
+    validation::{ObjectReader, Violations, parse},
 };
 
 /// Version of the spec's format, stored with each job.
@@ -94,6 +95,20 @@ impl fmt::Display for DatasetRef {
     }
 }
 
+/// What a network learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Which of several classes a sample is of.
+    Classification,
+    /// Which of several labels a sample has.
+    MultiLabel,
+    /// One or more numbers.
+    Regression,
+    /// The sample itself; labels, if there are any, are not used.
+    Autoencoding,
+}
+
 /// What to train, on what and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TrainSpec {
@@ -112,6 +127,9 @@ pub struct TrainSpec {
     pub test_dataset: Option<DatasetRef>,
     /// The layers.
     pub network: Network,
+    /// What is learnt; found from the dataset's target unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     /// What training minimises.
     pub loss: Loss,
     /// What changes the weights; Adam unless given.
@@ -119,7 +137,7 @@ pub struct TrainSpec {
     pub optimizer: Optimizer,
     /// What is measured beside the loss.
     #[serde(default)]
-    #[schema(max_items = 9)]
+    #[schema(max_items = 16)]
     pub metrics: Vec<Metric>,
     /// Options of the training loop.
     #[serde(default)]
@@ -143,9 +161,13 @@ impl TrainSpec {
         let validation_dataset: Option<DatasetRef> = r.optional("validation_dataset");
         let test_dataset: Option<DatasetRef> = r.optional("test_dataset");
         let network = r.required_with("network", Network::read);
-        let loss = r.required("loss");
+        let loss: Option<Loss> = r.required("loss");
+        if let Some(loss) = &loss {
+            loss.check(&format!("{pointer}/loss"), r.violations());
+        }
+        let task = r.optional("task");
         let optimizer = r.optional_with("optimizer", Optimizer::read);
-        let metrics = r.list_with("metrics", 9, read_metric);
+        let metrics = r.list_with("metrics", limits::MAX_METRICS, read_metric);
         let fit: FitOptions = r.optional("fit").unwrap_or_default();
         fit.check(&format!("{pointer}/fit"), r.violations());
         let callbacks = r.list_with("callbacks", limits::MAX_CALLBACKS, |value, at, v| {
@@ -189,6 +211,7 @@ impl TrainSpec {
             validation_dataset,
             test_dataset,
             network: network?,
+            task,
             loss: loss?,
             optimizer: optimizer?.unwrap_or_default(),
             metrics,
@@ -209,10 +232,10 @@ impl TrainSpec {
         pointer: &str,
     ) -> Result<Plan, Violations> {
         let mut v = Violations::default();
-        let plan = match self
-            .network
-            .plan(&schema.shape, &format!("{pointer}/network"))
-        {
+        let at = format!("{pointer}/network");
+        let outputs = self.outputs(schema);
+        let network = self.network.expand(&schema.shape, outputs, &at);
+        let plan = match network.and_then(|n| n.plan(&schema.shape, &at)) {
             Ok(plan) => Some(plan),
             Err(errors) => {
                 for e in errors.into_vec() {
@@ -223,6 +246,7 @@ impl TrainSpec {
         };
         self.check_target(schema, plan.as_ref(), pointer, &mut v);
         self.check_metrics(schema, pointer, &mut v);
+        self.check_class_weight(schema, pointer, &mut v);
         self.check_monitors(pointer, &mut v);
         self.check_rows(rows, pointer, &mut v);
         self.check_augmentation(schema, pointer, &mut v);
@@ -234,168 +258,12 @@ impl TrainSpec {
         }
     }
 
-    /// Tells whether the network's output is logits rather than probabilities.
-    #[must_use]
-    pub fn outputs_logits(&self) -> bool {
-        self.loss.is_classification()
-            && self
-                .loss
-                .from_logits()
-                .unwrap_or_else(|| !self.ends_in_probabilities())
-    }
-
     /// Tells whether each epoch ends with a validation.
     #[must_use]
     pub fn validates(&self) -> bool {
         self.validation_dataset.is_some()
             || self.fit.validation_split > 0.0
             || self.fit.split.by == SplitBy::Given
-    }
-
-    fn ends_in_probabilities(&self) -> bool {
-        let activation = self.network.final_activation();
-        match self.loss {
-            Loss::BinaryCrossentropy { .. } => activation == Activation::Sigmoid,
-            _ => activation == Activation::Softmax,
-        }
-    }
-
-    fn check_target(
-        &self,
-        schema: &DatasetSchema,
-        plan: Option<&Plan>,
-        pointer: &str,
-        v: &mut Violations,
-    ) {
-        let at = format!("{pointer}/loss");
-        let expected = match (&schema.target, self.loss.is_classification()) {
-            (None, _) => {
-                v.push(
-                    format!("{pointer}/dataset"),
-                    "no_target",
-                    "the dataset has no label to learn",
-                );
-                return;
-            }
-            (Some(TargetSchema::Class { classes, .. }), true) => match self.loss {
-                Loss::BinaryCrossentropy { .. } => {
-                    v.check(classes.len() == 2, &at, "target_mismatch", || {
-                        format!(
-                            "binary_crossentropy needs 2 classes, the dataset has {}",
-                            classes.len()
-                        )
-                    });
-                    1
-                }
-                _ => classes.len(),
-            },
-            (Some(TargetSchema::Value { .. }), false) => 1,
-            (Some(TargetSchema::Class { name, .. }), false) => {
-                v.push(at, "target_mismatch", format!(
-                    "this loss needs a number, but {name:?} is a class; register the dataset with target \"value\" or use a cross-entropy"
-                ));
-                return;
-            }
-            (Some(TargetSchema::Value { name }), true) => {
-                v.push(at, "target_mismatch", format!(
-                    "a cross-entropy needs a class, but {name:?} is a number; register the dataset with target \"class\" or use mse"
-                ));
-                return;
-            }
-        };
-        self.check_logits(pointer, v);
-        let Some(plan) = plan else { return };
-        if plan.output() != [expected] {
-            let last = plan.layers.len().saturating_sub(1);
-            let name = plan.layers.last().map_or("", |l| l.name.as_str());
-            let got = super::shapes::show(plan.output());
-            v.push(
-                format!("{pointer}/network/layers/{last}"),
-                "shape_mismatch",
-                format!("the last layer {name:?} yields {got}, but the target needs ({expected})"),
-            );
-        }
-    }
-
-    fn check_logits(&self, pointer: &str, v: &mut Violations) {
-        let probabilities = self.ends_in_probabilities();
-        let at = format!("{pointer}/loss/from_logits");
-        match self.loss.from_logits() {
-            Some(true) if probabilities => v.push(
-                at,
-                "conflict",
-                "from_logits is true, but the network ends in probabilities; drop the last activation or from_logits",
-            ),
-            Some(false) if !probabilities => v.push(
-                at,
-                "conflict",
-                "from_logits is false, but the network does not end in softmax (or sigmoid, for binary_crossentropy)",
-            ),
-            _ => {}
-        }
-    }
-
-    fn check_metrics(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
-        let classification = self.loss.is_classification();
-        for (i, metric) in self.metrics.iter().enumerate() {
-            let at = format!("{pointer}/metrics/{i}");
-            v.check(
-                metric.is_classification() == classification,
-                &at,
-                "target_mismatch",
-                || {
-                    let kind = if classification {
-                        "a class"
-                    } else {
-                        "a number"
-                    };
-                    format!("{} does not fit a target that is {kind}", metric.key())
-                },
-            );
-            if let (Metric::TopKAccuracy { k }, Some(classes)) = (metric, schema.classes()) {
-                v.check(
-                    (1..=classes.len()).contains(k),
-                    &format!("{at}/k"),
-                    "out_of_range",
-                    || format!("{k} is not between 1 and the {} classes", classes.len()),
-                );
-            }
-            v.check(
-                !self.metrics[..i].contains(metric),
-                &at,
-                "duplicate",
-                || format!("{} is listed twice", metric.key()),
-            );
-        }
-        if let (Some(ClassWeight::ByClass(weights)), classes) =
-            (&self.fit.class_weight, schema.classes())
-        {
-            let known = classes.unwrap_or_default();
-            for class in weights.keys().filter(|c| !known.contains(c)) {
-                let at = format!("{pointer}/fit/class_weight/{}", escape(class));
-                v.push(
-                    at,
-                    "unknown_value",
-                    format!("{class:?} is no class of the dataset"),
-                );
-            }
-        }
-        let stratified = self.fit.split.by == SplitBy::Stratified;
-        for (field, given) in [
-            ("class_balance", self.fit.class_balance.is_some()),
-            ("split/by", stratified),
-        ] {
-            let at = format!("{pointer}/fit/{field}");
-            v.check(!given || classification, &at, "conflict", || {
-                "it needs a target that is a class".to_owned()
-            });
-        }
-        v.check(
-            self.fit.class_weight.is_none() || classification,
-            &format!("{pointer}/fit/class_weight"),
-            "conflict",
-            || "class_weight needs a target that is a class".to_owned(),
-        );
     }
 
     fn check_monitors(&self, pointer: &str, v: &mut Violations) {
@@ -434,8 +302,7 @@ impl TrainSpec {
     }
 
     fn check_augmentation(&self, schema: &DatasetSchema, pointer: &str, v: &mut Violations) {
-        let embeds = |l: &LayerSpec| matches!(l.layer, Layer::Embedding(_));
-        let indices = self.network.layers.iter().any(embeds);
+        let indices = self.network.looks_up();
         for (i, augmentation) in self.fit.augmentation.iter().enumerate() {
             let at = format!("{pointer}/fit/augmentation/{i}");
             augmentation.check_samples(&schema.shape, indices, &at, v);

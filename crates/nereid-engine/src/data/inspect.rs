@@ -11,7 +11,7 @@ use nereid_core::{
 use serde_json::Value;
 
 use super::{
-    labels::{Labels, Target},
+    labels::{Labels, Target, many::ManyLabels},
     rows::{Label, Rows},
     statistics::{Column, Statistics},
     tables::{self, Table},
@@ -54,7 +54,12 @@ fn inspect(source: &DatasetSource, files: &dyn DataFiles) -> Result<Inspection, 
 fn inspect_rows(source: &DatasetSource, mut rows: Rows) -> Result<Inspection, EngineError> {
     let layout = rows.layout().clone();
     let mut statistics = Statistics::new(Statistics::columns_of(&layout.shape));
-    let mut labels = rows.target().map(Labels::new);
+    let name = rows.target();
+    let mut many = rows.several().map(|width| {
+        let name = name.clone().unwrap_or_default();
+        ManyLabels::new(name, width)
+    });
+    let mut labels = name.filter(|_| many.is_none()).map(Labels::new);
     let (mut features, mut label) = (Vec::new(), Label::default());
     let mut preview = Vec::new();
     let mut count = 0;
@@ -64,6 +69,9 @@ fn inspect_rows(source: &DatasetSource, mut rows: Rows) -> Result<Inspection, En
         if let Some(labels) = &mut labels {
             labels.push(&label);
         }
+        if let Some(many) = &mut many {
+            many.push(label.values());
+        }
         if preview.len() < limits::PREVIEW_ROWS {
             preview.push((preview_features(&features), label.clone()));
         }
@@ -72,9 +80,9 @@ fn inspect_rows(source: &DatasetSource, mut rows: Rows) -> Result<Inspection, En
     if count == 0 {
         return Err(place.fault("empty", "it has a header but no rows"));
     }
-    let target = labels
-        .map(|labels| labels.finish(source.target, place))
-        .transpose()?;
+    let one = labels.map(|labels| labels.finish(source.target, place));
+    let several = many.map(|many| many.finish(source.target, place));
+    let target = one.or(several).transpose()?;
     let preview = preview
         .into_iter()
         .map(|(features, label)| PreviewRow {
@@ -126,6 +134,9 @@ fn preview_target(target: &Target, label: &Label) -> Value {
     match target.schema {
         TargetSchema::Class { .. } => Value::from(label.name()),
         TargetSchema::Value { .. } => label.number().map_or(Value::Null, Value::from),
+        TargetSchema::Labels { .. } | TargetSchema::Values { .. } => {
+            Value::from(preview_features(label.values()))
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Finds out what the labels are: classes with an order, or numbers.
 
+pub(super) mod many;
+
 use std::collections::HashMap;
 
 use nereid_core::{

@@ -3,6 +3,7 @@
 use nereid_core::{
     datasets::{DatasetFormat, DatasetSchema, DatasetSource, FileRole},
     engine::{DataFiles, EngineError},
+    limits,
     spec::shapes,
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Layout {
 pub(crate) struct Label {
     text: String,
     number: Option<f64>,
+    /// Where a sample has several.
+    values: Vec<f32>,
 }
 
 impl Label {
@@ -52,6 +55,11 @@ impl Label {
 
     pub(super) fn number(&self) -> Option<f64> {
         self.number
+    }
+
+    /// Returns the labels of a sample that has several.
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
     }
 
     /// Returns the label if it is a whole number that a float holds exactly.
@@ -78,7 +86,7 @@ impl Label {
 /// Reads a dataset's rows in order.
 pub(crate) struct Rows {
     features: Features,
-    labels: Option<BinaryRows>,
+    labels: Option<(BinaryRows, usize)>,
     layout: Layout,
 }
 
@@ -141,7 +149,7 @@ impl Rows {
 
     fn new(
         features: Features,
-        labels: Option<BinaryRows>,
+        labels: Option<(BinaryRows, usize)>,
         mut layout: Layout,
         source: &DatasetSource,
     ) -> Result<Self, EngineError> {
@@ -180,10 +188,16 @@ impl Rows {
         }
     }
 
+    /// Returns how many labels or numbers each sample has, if it has several.
+    pub(crate) fn several(&self) -> Option<usize> {
+        let width = self.labels.as_ref().map(|(_, width)| *width);
+        width.filter(|&width| width > 1)
+    }
+
     /// Returns the file that holds the label, for error messages.
     pub(super) fn label_place(&self) -> &Place {
         match &self.labels {
-            Some(labels) => labels.place(),
+            Some((labels, _)) => labels.place(),
             None => self.features.place(),
         }
     }
@@ -202,9 +216,15 @@ impl Rows {
             Features::Images(rows) => rows.next(out, label)?,
             Features::Binary(rows) => rows.features(out)?,
         };
-        if let Some(labels) = &mut self.labels {
-            // Both have the same number of rows, so that this also checks the labels' end.
-            labels.label(label)?;
+        // Both have the same number of rows, so that this also checks the labels' end.
+        match &mut self.labels {
+            None => {}
+            Some((labels, 1)) => {
+                labels.label(label)?;
+            }
+            Some((labels, _)) => {
+                labels.features(&mut label.values)?;
+            }
         }
         Ok(more)
     }
@@ -238,17 +258,23 @@ fn open_labels(
     source: Source,
     rows: u64,
     check: &mut Check<'_>,
-) -> Result<BinaryRows, EngineError> {
+) -> Result<(BinaryRows, usize), EngineError> {
     let place = source.place.clone();
     let (labels, layout) = open_binary(format, source, check)?;
-    if layout.shape != [1] {
-        let shape = shapes::show(&layout.shape);
-        let detail = format!("each label has shape {shape}; one number a row is needed");
-        return Err(place.fault("bad_header", detail));
-    }
+    let max = limits::MAX_TARGETS;
+    let width = match layout.shape.as_slice() {
+        [width] if (1..=max).contains(width) => *width,
+        _ => {
+            let shape = shapes::show(&layout.shape);
+            let detail = format!(
+                "each label has shape {shape}; one number a row is needed, or a list of up to {max}"
+            );
+            return Err(place.fault("bad_header", detail));
+        }
+    };
     if labels.rows() != rows {
         let detail = format!("{} labels for {rows} rows of data", labels.rows());
         return Err(place.fault("row_mismatch", detail));
     }
-    Ok(labels)
+    Ok((labels, width))
 }

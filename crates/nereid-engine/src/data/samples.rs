@@ -1,25 +1,69 @@
-//! A dataset decoded into memory for training: compact features and encoded targets.
+//! The rows of a dataset, decoded: in memory, in a file or read again whenever they are needed.
 
 use nereid_core::{
     datasets::{DatasetSchema, TargetSchema},
-    engine::{DataInput, EngineError},
-    spec::shapes,
+    engine::EngineError,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     Check,
-    labels::ClassCodes,
+    labels::{ClassCodes, many::is_on},
+    records::Records,
+    replay::Replay,
     rows::{Label, Rows},
 };
 
-/// Values read between two checks whether to go on.
-const CHECKED_VALUES: usize = 1 << 18;
+/// Values that are looked at together when all rows are.
+const SCANNED_VALUES: usize = 1 << 18;
 
-/// Features, row-major; bytes stay bytes, which takes a quarter of the memory.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Values {
-    U8(Vec<u8>),
-    F32(Vec<f32>),
+/// How a value is held; bytes stay bytes, which takes a quarter of the room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Width {
+    U8,
+    F32,
+}
+
+impl Width {
+    pub(crate) const fn bytes(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::F32 => 4,
+        }
+    }
+
+    /// Appends values as they are stored.
+    pub(super) fn encode(self, values: &[f32], out: &mut Vec<u8>) {
+        match self {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "read from a byte just before"
+            )]
+            Self::U8 => out.extend(values.iter().map(|&x| x as u8)),
+            Self::F32 => out.extend(values.iter().flat_map(|x| x.to_le_bytes())),
+        }
+    }
+
+    /// Appends the values that are stored in `bytes`.
+    pub(super) fn decode(self, bytes: &[u8], out: &mut Vec<f32>) {
+        match self {
+            Self::U8 => out.extend(bytes.iter().map(|&b| f32::from(b))),
+            Self::F32 => {
+                let words = bytes.as_chunks::<4>().0;
+                out.extend(words.iter().map(|&word| f32::from_le_bytes(word)));
+            }
+        }
+    }
+}
+
+/// Features, row-major.
+pub(super) enum Values {
+    /// As [`Width`] encodes them.
+    Memory(Vec<u8>),
+    File(Records),
+    /// Nowhere: the source is read again, from its start to its end.
+    Source(Box<Replay>),
 }
 
 /// What to predict for each row.
@@ -29,146 +73,236 @@ pub(crate) enum Targets {
     Class(Vec<u32>),
     /// A number.
     Value(Vec<f32>),
+    /// Several labels (0 or 1) or numbers a row, row-major.
+    Many { values: Vec<f32>, width: usize },
+    /// The sample itself.
+    Input,
+}
+
+/// Kind of targets, and how many a row has if that may differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum TargetsKind {
+    Class,
+    Value,
+    Many(usize),
+    Input,
+}
+
+impl TargetsKind {
+    /// Stored words of a row.
+    pub(super) const fn words(self) -> usize {
+        match self {
+            Self::Class | Self::Value => 1,
+            Self::Many(width) => width,
+            Self::Input => 0,
+        }
+    }
+}
+
+impl Targets {
+    pub(super) fn kind(&self) -> TargetsKind {
+        match self {
+            Self::Class(_) => TargetsKind::Class,
+            Self::Value(_) => TargetsKind::Value,
+            Self::Many { width, .. } => TargetsKind::Many(*width),
+            Self::Input => TargetsKind::Input,
+        }
+    }
+
+    /// Appends a row's targets as they are stored.
+    pub(super) fn encode(&self, row: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::Class(v) => out.extend(v[row].to_le_bytes()),
+            Self::Value(v) => out.extend(v[row].to_le_bytes()),
+            Self::Many { values, width } => {
+                let values = &values[row * width..(row + 1) * width];
+                out.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+            }
+            Self::Input => {}
+        }
+    }
+
+    /// Makes targets of their stored words.
+    pub(super) fn decode<E>(
+        kind: TargetsKind,
+        words: impl Iterator<Item = Result<u32, E>>,
+    ) -> Result<Self, E> {
+        Ok(match kind {
+            TargetsKind::Class => Self::Class(words.collect::<Result<_, _>>()?),
+            TargetsKind::Input => Self::Input,
+            TargetsKind::Value | TargetsKind::Many(_) => {
+                let values = words.map(|word| word.map(f32::from_bits));
+                let values = values.collect::<Result<_, _>>()?;
+                match kind {
+                    TargetsKind::Many(width) => Self::Many { values, width },
+                    _ => Self::Value(values),
+                }
+            }
+        })
+    }
 }
 
 /// All rows of a dataset.
-#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Samples {
     pub(crate) rows: usize,
     /// Values of one sample.
     pub(crate) size: usize,
-    pub(crate) values: Values,
+    pub(crate) width: Width,
     pub(crate) targets: Targets,
+    pub(super) values: Values,
+    pub(super) digest: u64,
 }
 
 impl Samples {
-    /// Appends the raw features of a row to `out`.
-    pub(crate) fn extend(&self, row: usize, out: &mut Vec<f32>) {
-        let range = row * self.size..(row + 1) * self.size;
-        match &self.values {
-            Values::U8(v) => out.extend(v[range].iter().map(|&b| f32::from(b))),
-            Values::F32(v) => out.extend_from_slice(&v[range]),
-        }
+    /// Bytes of one decoded row.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        self.size as u64 * self.width.bytes() as u64
     }
 
     /// Returns a number that tells these samples from others; no protection against intent.
     pub(crate) fn digest(&self) -> u64 {
-        let mut digest = Digest(self.rows as u64);
-        match &self.values {
-            Values::U8(v) => digest.bytes(v),
-            Values::F32(v) => digest.words(v.iter().map(|x| x.to_bits())),
+        self.digest
+    }
+
+    /// Tells whether reading rows takes no input or output.
+    pub(crate) fn in_memory(&self) -> bool {
+        matches!(self.values, Values::Memory(_))
+    }
+
+    /// Tells whether rows can be had only in the order of the source.
+    pub(crate) fn is_streamed(&self) -> bool {
+        matches!(self.values, Values::Source(_))
+    }
+
+    /// Returns a reader for rows in any order, or in ascending order if they are streamed.
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        self.reader_of(Box::new(|_| false))
+    }
+
+    /// Returns a reader that, of streamed rows, holds back those that `wanted` names until they
+    /// are asked for.
+    pub(crate) fn reader_of<'a>(&'a self, wanted: Wanted<'a>) -> Reader<'a> {
+        Reader {
+            samples: self,
+            bytes: Vec::new(),
+            wanted,
+            stream: None,
         }
-        match &self.targets {
-            Targets::Class(v) => digest.words(v.iter().copied()),
-            Targets::Value(v) => digest.words(v.iter().map(|x| x.to_bits())),
+    }
+
+    /// Shows rows, of which streamed ones must ascend, to `each`.
+    pub(crate) fn scan(
+        &self,
+        mut rows: impl Iterator<Item = u32>,
+        check: &mut Check<'_>,
+        mut each: impl FnMut(u32, &[f32]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let at_once = (SCANNED_VALUES / self.size.max(1)).max(1);
+        let (mut reader, mut values) = (self.reader(), Vec::new());
+        let mut some = Vec::with_capacity(at_once);
+        let mut seen = false;
+        loop {
+            some.clear();
+            some.extend(rows.by_ref().take(at_once));
+            if some.is_empty() {
+                return Ok(());
+            }
+            if seen {
+                check()?;
+            }
+            seen = true;
+            values.clear();
+            reader.read(&some, &mut values)?;
+            for (&row, values) in some.iter().zip(values.chunks_exact(self.size)) {
+                each(row, values)?;
+            }
         }
-        digest.0
     }
 }
 
-/// A multiplicative hash: gigabytes a second, and the same in every build.
-struct Digest(u64);
+/// Tells of a row whether it will be asked for.
+pub(crate) type Wanted<'a> = Box<dyn Fn(u32) -> bool + Send + Sync + 'a>;
 
-impl Digest {
-    fn add(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
+/// Reads rows; each thread has its own.
+pub(crate) struct Reader<'a> {
+    samples: &'a Samples,
+    bytes: Vec<u8>,
+    wanted: Wanted<'a>,
+    stream: Option<super::replay::Stream>,
+}
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        let (chunks, rest) = bytes.as_chunks::<8>();
-        for chunk in chunks {
-            self.add(u64::from_le_bytes(*chunk));
+impl Reader<'_> {
+    /// Appends the raw features of rows to `out`.
+    pub(crate) fn read(&mut self, rows: &[u32], out: &mut Vec<f32>) -> Result<(), EngineError> {
+        let width = self.samples.width;
+        match &self.samples.values {
+            Values::Memory(values) => {
+                let bytes = self.samples.size * width.bytes();
+                for &row in rows {
+                    let at = row as usize * bytes;
+                    width.decode(&values[at..at + bytes], out);
+                }
+                Ok(())
+            }
+            Values::File(records) => {
+                let failed = |source| EngineError::Io {
+                    context: "reading decoded data".to_owned(),
+                    source,
+                };
+                for run in neighbours(rows, records.at_once()) {
+                    records
+                        .read(run[0], run.len(), &mut self.bytes)
+                        .map_err(failed)?;
+                    width.decode(&self.bytes, out);
+                }
+                Ok(())
+            }
+            Values::Source(replay) => {
+                for &row in rows {
+                    replay.read(row, &mut self.stream, &self.wanted, &mut self.bytes)?;
+                    width.decode(&self.bytes, out);
+                }
+                Ok(())
+            }
         }
-        self.words(rest.iter().map(|&b| u32::from(b)));
-    }
-
-    fn words(&mut self, words: impl Iterator<Item = u32>) {
-        words.for_each(|word| self.add(u64::from(word)));
     }
 }
 
-/// Reads a dataset whose target and columns are those of `schema`, the training data's.
-pub(crate) fn load(
-    input: &DataInput,
-    schema: &DatasetSchema,
-    check: &mut Check<'_>,
-) -> Result<Samples, EngineError> {
-    let mut rows = Rows::open(&input.source, &*input.files, Some(schema), check)?;
-    let layout = rows.layout();
-    if layout.shape != schema.shape {
-        let (got, expected) = (shapes::show(&layout.shape), shapes::show(&schema.shape));
-        return Err(EngineError::InvalidInput(format!(
-            "samples have shape {got}, the training data's {expected}"
-        )));
-    }
-    if rows.target().is_none() {
-        let detail = "the dataset has no label to compare with".to_owned();
-        return Err(EngineError::InvalidInput(detail));
-    }
-    let size: usize = layout.shape.iter().product();
-    let mut values = if matches!(layout.dtype, "UINT8" | "BOOL") {
-        Values::U8(Vec::new())
-    } else {
-        Values::F32(Vec::new())
-    };
-    let mut targets = Encoder::new(schema)?;
-    let (mut row, mut label) = (Vec::new(), Label::default());
-    let (mut count, mut unchecked) = (0, 0);
-    while rows.next(&mut row, &mut label)? {
-        unchecked += size;
-        if unchecked >= CHECKED_VALUES {
-            check()?;
-            unchecked = 0;
-        }
-        match &mut values {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "read from a byte just before"
-            )]
-            Values::U8(v) => v.extend(row.iter().map(|&x| x as u8)),
-            Values::F32(v) => v.extend_from_slice(&row),
-        }
-        targets.push(&label, count, &rows)?;
-        count += 1;
-    }
-    if count == 0 {
-        return Err(rows
-            .label_place()
-            .fault("empty", "it has a header but no rows"));
-    }
-    Ok(Samples {
-        rows: usize::try_from(count).unwrap_or(usize::MAX),
-        size,
-        values,
-        targets: targets.targets,
-    })
+/// Cuts rows into runs, of at most `most`, that lie side by side.
+fn neighbours(rows: &[u32], most: usize) -> impl Iterator<Item = &[u32]> {
+    rows.chunk_by(|a, b| a.checked_add(1) == Some(*b))
+        .flat_map(move |run| run.chunks(most))
 }
 
 /// Turns labels into the training data's class indices or numbers.
-struct Encoder {
+pub(super) struct Encoder {
     codes: Option<ClassCodes>,
-    targets: Targets,
+    /// Whether several are labels and not numbers.
+    labels: bool,
+    pub(super) targets: Targets,
 }
 
 impl Encoder {
-    fn new(schema: &DatasetSchema) -> Result<Self, EngineError> {
-        match &schema.target {
-            Some(TargetSchema::Class { classes, .. }) => Ok(Self {
-                codes: Some(ClassCodes::new(classes)),
-                targets: Targets::Class(Vec::new()),
-            }),
-            Some(TargetSchema::Value { .. }) => Ok(Self {
-                codes: None,
-                targets: Targets::Value(Vec::new()),
-            }),
-            None => Err(EngineError::InvalidInput(
-                "the training data has no label to learn".to_owned(),
-            )),
+    pub(super) fn new(schema: &DatasetSchema) -> Self {
+        let many = |names: &[String]| Targets::Many {
+            values: Vec::new(),
+            width: names.len(),
+        };
+        let targets = match &schema.target {
+            Some(TargetSchema::Class { .. }) => Targets::Class(Vec::new()),
+            Some(TargetSchema::Value { .. }) => Targets::Value(Vec::new()),
+            Some(TargetSchema::Labels { labels, .. }) => many(labels),
+            Some(TargetSchema::Values { values, .. }) => many(values),
+            None => Targets::Input,
+        };
+        Self {
+            codes: schema.classes().map(ClassCodes::new),
+            labels: schema.labels().is_some(),
+            targets,
         }
     }
 
-    fn push(&mut self, label: &Label, row: u64, rows: &Rows) -> Result<(), EngineError> {
+    pub(super) fn push(&mut self, label: &Label, row: u64, rows: &Rows) -> Result<(), EngineError> {
         let fault = |code, detail: String| {
             let column = rows.target();
             rows.label_place()
@@ -197,6 +331,22 @@ impl Encoder {
                 };
                 targets.push(value.ok_or_else(invalid)?);
             }
+            Targets::Many { values, width } => {
+                let given = label.values();
+                if given.len() != *width {
+                    let n = given.len().max(1);
+                    let detail = format!("{n} labels, but the training data has {width} a row");
+                    return Err(fault("row_mismatch", detail));
+                }
+                let other = given.iter().find(|&&x| is_on(x).is_none());
+                if let Some(other) = other.filter(|_| self.labels) {
+                    let detail =
+                        format!("{other} is neither 0 nor 1, as each of several labels is");
+                    return Err(fault("not_a_label", detail));
+                }
+                values.extend_from_slice(given);
+            }
+            Targets::Input => {}
         }
         Ok(())
     }

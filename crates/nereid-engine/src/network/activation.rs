@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::functions::Function;
+use super::{functions::Function, kernels};
 
 /// Values between two layers.
 #[derive(Debug, Clone)]
@@ -94,6 +94,11 @@ impl Act {
     /// Tells whether the batch is held in planes.
     pub(crate) fn is_planar(&self) -> bool {
         self.planar
+    }
+
+    /// Tells whether the batch lies in the processor's memory, where our own kernels compute.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        kernels::in_memory(&self.data)
     }
 
     /// Applies `f` to the values, which may lie in any order.

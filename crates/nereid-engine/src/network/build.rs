@@ -3,15 +3,9 @@
 mod kinds;
 
 use burn::tensor::Device;
-use nereid_core::spec::{
-    layers::Layer,
-    network::{Plan, PlannedLayer},
-};
+use nereid_core::spec::network::{Plan, PlannedLayer};
 
-use super::{
-    Network, initial,
-    parameters::{Layout, Parameter},
-};
+use super::{Network, initial, parameters::Parameter};
 use crate::random::{self, Purpose};
 use kinds::Weights;
 
@@ -58,24 +52,10 @@ impl Network {
             self.parameters.push(Parameter::new(
                 format!("{}/{}", layer.name, weight.role),
                 weight.shape.clone(),
-                layout(&layer.layer, &weight.role),
                 weight.trainable,
                 values,
                 &self.device,
             ));
         }
-    }
-}
-
-/// Order in which computing wants a weight.
-fn layout(layer: &Layer, role: &str) -> Layout {
-    match (layer, role) {
-        (Layer::Conv2DTranspose(_), "kernel") | (Layer::SeparableConv2D(_), "pointwise_kernel") => {
-            Layout::Kernel
-        }
-        (Layer::DepthwiseConv2D(_), "kernel") | (Layer::SeparableConv2D(_), "depthwise_kernel") => {
-            Layout::Depthwise
-        }
-        _ => Layout::Same,
     }
 }

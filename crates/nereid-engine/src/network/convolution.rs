@@ -32,16 +32,13 @@ pub(super) fn grouped(
     module::conv2d(input, kernel, bias, options)
 }
 
-/// Convolves planes with windows of one position.
-pub(super) fn pointwise(input: Tensor<4>, kernel: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<4> {
-    let window = Window {
-        size: [1, 1],
-        stride: [1, 1],
-        dilation: [1, 1],
-        padding: Padding::Valid,
-    };
-    window.convolve(input, kernel, bias)
-}
+/// Windows of one position.
+pub(super) const POINT: Window = Window {
+    size: [1, 1],
+    stride: [1, 1],
+    dilation: [1, 1],
+    padding: Padding::Valid,
+};
 
 /// Convolves planes the other way round, as TensorFlow's `conv2d_transpose` does.
 ///

@@ -86,10 +86,9 @@ fn elu(x: Tensor<2>, alpha: f64) -> Tensor<2> {
     activation::relu(x) + below
 }
 
-/// `log(1 + exp(x))` as `max(x, 0) + log(1 + exp(-|x|))`, which overflows nowhere.
+/// `log(1 + exp(x))`, which overflows nowhere as the logarithm of a logistic function.
 fn softplus(x: Tensor<2>) -> Tensor<2> {
-    let tail = (-x.clone().abs()).exp().log1p();
-    activation::relu(x) + tail
+    activation::log_sigmoid(x.neg()).neg()
 }
 
 fn hard_sigmoid(x: Tensor<2>) -> Tensor<2> {

@@ -6,10 +6,15 @@
 mod conv;
 mod dense;
 mod graph;
+mod lstm;
+mod norm;
 mod pool;
 #[cfg(test)]
 mod tests;
 
 pub(super) use conv::convolve;
 pub(super) use dense::dense;
+pub(crate) use graph::{change, in_memory};
+pub(super) use lstm::lstm;
+pub(super) use norm::batch_norm;
 pub(super) use pool::{maximum, mean};

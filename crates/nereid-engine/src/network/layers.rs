@@ -135,6 +135,16 @@ impl Node {
                 let bias = bias.map(|b| &weights[b]);
                 window.layer(act, &weights[*kernel], bias, *filters, relu)
             }
+            Kind::Separable {
+                pointwise,
+                bias,
+                filters,
+                ..
+            } => {
+                let between = self.convolve(act, weights);
+                let bias = bias.map(|b| &weights[b]);
+                convolution::POINT.layer(between, &weights[*pointwise], bias, *filters, relu)
+            }
             _ => Err(act),
         }
     }
@@ -143,7 +153,7 @@ impl Node {
     fn apply(&self, act: Act, index: usize, weights: &[Tensor<1>], mode: &mut Mode<'_>) -> Act {
         match &self.kind {
             Kind::Conv { groups, .. } if *groups > 1 => self.convolve(act, weights),
-            Kind::ConvTranspose { .. } | Kind::Separable { .. } => self.convolve(act, weights),
+            Kind::ConvTranspose { .. } => self.convolve(act, weights),
             Kind::MaxPool(window) => window.maximum_layer(act),
             Kind::AveragePool(window) => window.mean_layer(act),
             Kind::GlobalAverage => global(act, |x| x.mean_dim(2)),
@@ -168,6 +178,7 @@ impl Node {
             // Done already, or nothing to do but the activation.
             Kind::Dense { .. }
             | Kind::Conv { .. }
+            | Kind::Separable { .. }
             | Kind::Activation
             | Kind::Join(_)
             | Kind::Concatenate(_)
@@ -175,48 +186,45 @@ impl Node {
         }
     }
 
+    /// Convolutions that go the framework's way on every device.
     fn convolve(&self, act: Act, weights: &[Tensor<1>]) -> Act {
         let (rank, inputs) = (act.rank(), act.channels());
-        let take = |i: Option<usize>| i.map(|i| weights[i].clone());
-        let kernel =
-            |i: usize, shape: [usize; 4]| -> Tensor<4> { weights[i].clone().reshape(shape) };
         let x = act.planes();
+        // From Keras' order (height, width, …) to the framework's (…, height, width).
+        let turned = |i: usize, [h, w]: [usize; 2], inputs: usize, outputs: usize| {
+            let kernel: Tensor<4> = weights[i].clone().reshape([h, w, inputs, outputs]);
+            kernel.permute([3, 2, 0, 1])
+        };
         let y = match &self.kind {
             Kind::Conv {
                 window,
-                kernel: k,
+                kernel,
                 bias,
                 filters,
                 groups,
             } => {
-                let [h, w] = window.size;
-                let k = kernel(*k, [h, w, inputs / groups, *filters]).permute([3, 2, 0, 1]);
-                convolution::grouped(window, x, k, take(*bias), *groups)
+                let kernel = turned(*kernel, window.size, inputs / groups, *filters);
+                let bias = bias.map(|b| weights[b].clone());
+                convolution::grouped(window, x, kernel, bias, *groups)
             }
             Kind::ConvTranspose {
                 window,
-                kernel: k,
+                kernel,
                 bias,
                 filters,
             } => {
-                let [h, w] = window.size;
-                let k = kernel(*k, [inputs, *filters, h, w]);
-                convolution::transposed(window, x, k, take(*bias))
+                let kernel = turned(*kernel, window.size, *filters, inputs);
+                let bias = bias.map(|b| weights[b].clone());
+                convolution::transposed(window, x, kernel, bias)
             }
             Kind::Separable {
                 window,
                 depthwise,
-                pointwise,
-                bias,
                 multiplier,
-                filters,
+                ..
             } => {
-                let [h, w] = window.size;
-                let between = inputs * multiplier;
-                let k = kernel(*depthwise, [between, 1, h, w]);
-                let x = convolution::grouped(window, x, k, None, inputs);
-                let k = kernel(*pointwise, [*filters, between, 1, 1]);
-                convolution::pointwise(x, k, take(*bias))
+                let kernel = turned(*depthwise, window.size, 1, inputs * multiplier);
+                convolution::grouped(window, x, kernel, None, inputs)
             }
             _ => x,
         };

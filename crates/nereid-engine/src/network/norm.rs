@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, activation, module};
 
 use super::{
-    Act, Mode,
+    Act, Mode, TrainingPass, kernels,
     merge::{boxed, padded, unboxed},
 };
 
@@ -23,12 +23,28 @@ pub(crate) struct BatchNorm {
 impl BatchNorm {
     pub(super) fn run(&self, act: Act, weights: &[Tensor<1>], mode: &mut Mode<'_>) -> Act {
         let (n, rank, shape) = (act.rows(), act.rank(), act.shape.clone());
-        if act.is_planar() {
+        if act.is_planar() && !act.is_in_memory() {
             return Act::from_planes(self.normalise(act.planes(), weights, mode), rank);
         }
         let size = act.size();
-        let normalised = self.normalise(act.vectors(), weights, mode);
+        let normalised = self.rows(act.vectors(), weights, mode);
         Act::new(normalised.reshape([n, size]), shape)
+    }
+
+    /// Normalises columns: by our own kernel in training on the processor.
+    fn rows(&self, x: Tensor<2>, weights: &[Tensor<1>], mode: &mut Mode<'_>) -> Tensor<2> {
+        let Mode::Training(pass) = mode else {
+            return self.normalise(x, weights, mode);
+        };
+        let (gamma, beta) = (&weights[self.gamma], &weights[self.beta]);
+        let values = x.dims()[0];
+        match kernels::batch_norm(x, gamma, beta, self.epsilon) {
+            Ok((y, statistics)) => {
+                self.follow(pass, weights, statistics, values);
+                y
+            }
+            Err(x) => self.normalise(x, weights, mode),
+        }
     }
 
     /// Normalises over the second axis.
@@ -46,18 +62,28 @@ impl BatchNorm {
         };
         let values = x.dims().iter().product::<usize>() / x.dims()[1];
         let batch = module::batch_norm_train(x, gamma, beta, self.epsilon);
-        let mut variance = batch.variance;
+        self.follow(pass, weights, [batch.mean, batch.variance], values);
+        batch.output
+    }
+
+    /// Moves the averages towards mean and variance of a batch of so many values a channel.
+    fn follow(
+        &self,
+        pass: &mut TrainingPass,
+        weights: &[Tensor<1>],
+        [mean, mut variance]: [Tensor<1>; 2],
+        values: usize,
+    ) {
         if self.unbiased && values > 1 {
             #[expect(clippy::cast_precision_loss, reason = "batches are far below 2^52")]
             let correction = values as f64 / (values - 1) as f64;
             variance = variance * correction;
         }
-        for (index, new) in [(self.mean, batch.mean), (self.variance, variance)] {
-            let kept = weight(index).inner() * self.momentum;
+        for (index, new) in [(self.mean, mean), (self.variance, variance)] {
+            let kept = weights[index].clone().inner() * self.momentum;
             pass.moving
                 .push((index, kept + new.inner() * (1.0 - self.momentum)));
         }
-        batch.output
     }
 }
 

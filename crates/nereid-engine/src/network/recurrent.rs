@@ -1,9 +1,9 @@
 //! Recurrent layers: one product for the inputs of all steps, then a loop over the states.
 
 use burn::tensor::Tensor;
-use nereid_core::spec::layers::MergeMode;
+use nereid_core::spec::layers::{Activation, MergeMode};
 
-use super::{Act, functions::Function};
+use super::{Act, functions::Function, kernels};
 
 /// What a cell does with its gates.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,7 +42,12 @@ pub(crate) struct Recurrent {
 impl Recurrent {
     pub(super) fn run(&self, act: Act, weights: &[Tensor<1>]) -> Act {
         let (n, steps) = (act.rows(), act.shape[0]);
-        let mut states = self.states(act, weights);
+        let (given, inner) = self.given(act, weights);
+        let given = match self.fused(given, steps, weights) {
+            Ok(done) => return done,
+            Err(given) => given,
+        };
+        let mut states = self.states(given, inner.as_ref(), steps, weights);
         if self.sequences {
             let all: Tensor<3> = Tensor::stack(states, 1);
             let shape = vec![steps, self.units];
@@ -53,18 +58,69 @@ impl Recurrent {
         Act::new(last, vec![self.units])
     }
 
-    /// Returns the state after each step, in the order in which steps are taken.
-    fn states(&self, act: Act, weights: &[Tensor<1>]) -> Vec<Tensor<2>> {
+    /// Returns the products of all steps' inputs, (samples, steps · columns), and the bias of the
+    /// products of states, if they have one of their own.
+    fn given(&self, act: Act, weights: &[Tensor<1>]) -> (Tensor<2>, Option<Tensor<2>>) {
         let (n, steps, inputs) = (act.rows(), act.shape[0], act.channels());
         let columns = self.cell.gates() * self.units;
-        let kernel = weights[self.kernel].clone().reshape([inputs, columns]);
+        let (bias, inner) = self.biases(weights, columns);
+        let kernel = &weights[self.kernel];
+        let given = match kernels::dense(act.vectors(), kernel, bias.as_ref(), false) {
+            Ok(given) => given,
+            Err(x) => {
+                let given = x.matmul(kernel.clone().reshape([inputs, columns]));
+                match bias {
+                    Some(bias) => given + bias.reshape([1, columns]),
+                    None => given,
+                }
+            }
+        };
+        (given.reshape([n, steps * columns]), inner)
+    }
+
+    /// Runs an LSTM of the usual functions on the processor, or gives its input back.
+    fn fused(
+        &self,
+        given: Tensor<2>,
+        steps: usize,
+        weights: &[Tensor<1>],
+    ) -> Result<Act, Tensor<2>> {
+        let usual = self.cell == Cell::Lstm(Function::Named(Activation::Sigmoid))
+            && self.function == Function::Named(Activation::Tanh);
+        if !usual {
+            return Err(given);
+        }
+        let (n, columns) = (given.dims()[0], 4 * self.units);
+        let given = if self.backwards {
+            let turned: Tensor<3> = given.reshape([n, steps, columns]).flip([1]);
+            turned.reshape([n, steps * columns])
+        } else {
+            given
+        };
+        let size = (steps, self.units);
+        match kernels::lstm(given, &weights[self.recurrent], size, self.sequences) {
+            Ok(y) if self.sequences => Ok(Act::new(y, vec![steps, self.units])),
+            Ok(y) => Ok(Act::new(y, vec![self.units])),
+            Err(given) if self.backwards => {
+                let turned: Tensor<3> = given.reshape([n, steps, columns]).flip([1]);
+                Err(turned.reshape([n, steps * columns]))
+            }
+            Err(given) => Err(given),
+        }
+    }
+
+    /// Returns the state after each step, in the order in which steps are taken.
+    fn states(
+        &self,
+        given: Tensor<2>,
+        inner: Option<&Tensor<2>>,
+        steps: usize,
+        weights: &[Tensor<1>],
+    ) -> Vec<Tensor<2>> {
+        let n = given.dims()[0];
+        let columns = self.cell.gates() * self.units;
         let recurrent = weights[self.recurrent].clone();
         let recurrent = recurrent.reshape([self.units, columns]);
-        let (bias, inner) = self.biases(weights, columns);
-        let mut given = act.vectors().matmul(kernel);
-        if let Some(bias) = bias {
-            given = given + bias;
-        }
         let given: Tensor<3> = given.reshape([n, steps, columns]).swap_dims(0, 1);
         let mut parts = Vec::with_capacity(steps);
         halve(given, &mut parts);
@@ -74,7 +130,7 @@ impl Recurrent {
         let mut state: Option<State> = None;
         let mut states = Vec::with_capacity(steps);
         for part in parts {
-            let next = self.step(part, state, &recurrent, inner.as_ref());
+            let next = self.step(part, state, &recurrent, inner);
             states.push(next.0.clone());
             state = Some(next);
         }
@@ -86,16 +142,17 @@ impl Recurrent {
         &self,
         weights: &[Tensor<1>],
         columns: usize,
-    ) -> (Option<Tensor<2>>, Option<Tensor<2>>) {
+    ) -> (Option<Tensor<1>>, Option<Tensor<2>>) {
         let Some(bias) = self.bias.map(|b| weights[b].clone()) else {
             return (None, None);
         };
         if let Cell::Gru(_, true) = self.cell {
             let both: Tensor<2> = bias.reshape([2, columns]);
             let second = both.clone().slice([1..2, 0..columns]);
-            return (Some(both.slice([0..1, 0..columns])), Some(second));
+            let first = both.slice([0..1, 0..columns]).reshape([columns]);
+            return (Some(first), Some(second));
         }
-        (Some(bias.reshape([1, columns])), None)
+        (Some(bias), None)
     }
 
     fn step(

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Ending, Mode, Network, TrainingPass, flat, host};
 
+mod further;
+
 fn build(input: &[usize], layers: &Value) -> Network {
     let spec: Spec = serde_json::from_value(json!({ "layers": layers })).unwrap();
     Network::build(&spec.plan(input, "").unwrap(), 1, &Device::flex())

@@ -181,11 +181,10 @@ fn images(y: Tensor<2>, windows: &Windows, channels: usize, rank: usize) -> Act 
     Act::new(y, shape(windows.output(), channels, rank))
 }
 
-/// Takes rows of channels-last images out of a batch that is not held in planes.
-///
-/// On the processor no batch ever is; elsewhere they stay in planes from window to window.
+/// Takes rows of channels-last images out of a batch, unless another device holds it in planes:
+/// there batches stay in planes from window to window.
 fn channels_last(act: Act) -> Result<Tensor<2>, Act> {
-    if act.is_planar() {
+    if act.is_planar() && !act.is_in_memory() {
         Err(act)
     } else {
         Ok(act.flat())

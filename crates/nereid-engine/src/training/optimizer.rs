@@ -4,6 +4,7 @@
 //! learning rate may have a factor of its own.
 
 mod formulas;
+mod fused;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,12 @@
 mod inspection;
 mod passes;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use burn::tensor::Tensor;
 use nereid_core::{
@@ -17,19 +22,18 @@ use nereid_core::{
 use super::{
     augment::Augmenter,
     callbacks::{self, CheckpointPlan},
+    feed::{Batches, Feed, Next},
     metrics::{Measures, Tally},
     objective::Objective,
     optimizer::{Optimizer, Weight},
+    order::Order,
     pace::Pace,
     rules::{self, Needs, Step},
     snapshots::Snapshots,
-    split::Splits,
+    split::{Part, Splits},
     state::{self, Bounds, Frozen, State},
 };
-use crate::{
-    network::Network,
-    random::{self, Purpose},
-};
+use crate::network::Network;
 
 /// A training under way.
 pub(super) struct Session<'a> {
@@ -40,7 +44,7 @@ pub(super) struct Session<'a> {
     pub(super) objective: Objective,
     pub(super) measures: Measures,
     pub(super) state: State,
-    augmenter: Option<Augmenter>,
+    augmenter: Option<Arc<Augmenter>>,
     optimizer: Optimizer,
     /// Indices of the weights that the optimiser changes.
     trainable: Vec<usize>,
@@ -54,6 +58,9 @@ pub(super) struct Session<'a> {
     needs: Needs,
     /// What the step just done showed.
     newest: Step,
+    loader_threads: usize,
+    /// Time in which training, not evaluation, stood still for data.
+    data_wait: Duration,
 }
 
 impl<'a> Session<'a> {
@@ -78,13 +85,15 @@ impl<'a> Session<'a> {
         let weight = |&i: &usize| Weight {
             name: &network.parameters[i].name,
             value: network.parameters[i].value.clone(),
-            factor: 1.0,
+            factor: spec
+                .fit
+                .learning_rate_multiplier(&network.parameters[i].name),
         };
         let weights: Vec<_> = trainable.iter().map(weight).collect();
         let plan = CheckpointPlan::of(&spec.callbacks);
         let first_rate = spec.optimizer.learning_rate().at(0, horizon(spec, splits));
         Ok(Self {
-            augmenter: Augmenter::new(&spec.fit, &network.input),
+            augmenter: Augmenter::new(&spec.fit, &network.input).map(Arc::new),
             optimizer: Optimizer::new(&spec.optimizer, &spec.fit, &weights),
             state: State::new(first_rate, spec.callbacks.len(), spec.rules.len()),
             fingerprint: state::fingerprint(task, splits)?,
@@ -101,18 +110,20 @@ impl<'a> Session<'a> {
             trainable,
             best: None,
             final_weights: false,
+            loader_threads: task.resources.loader_threads,
+            data_wait: Duration::ZERO,
         })
     }
 
     /// Goes on from a saved state.
-    pub(super) fn restore(&mut self, path: &Path, classes: usize) -> Result<(), EngineError> {
+    pub(super) fn restore(&mut self, path: &Path) -> Result<(), EngineError> {
         let bounds = Bounds {
             epochs: self.spec.fit.epochs,
             batches: self.batches(),
             rows: self.splits.epoch_len(),
             callbacks: self.spec.callbacks.len(),
             rules: self.spec.rules.len(),
-            classes,
+            measures: &self.measures,
         };
         let (network, optimizer) = (&mut self.network, &mut self.optimizer);
         let (state, best) = state::restore(path, &self.fingerprint, &bounds, network, optimizer)?;
@@ -135,6 +146,12 @@ impl<'a> Session<'a> {
         if let Some(summary) = self.snapshots.summary(started.elapsed()) {
             monitor.log(LogLevel::Debug, summary);
         }
+        let share = self.data_wait.as_secs_f64() / started.elapsed().as_secs_f64().max(1e-9);
+        let message = format!(
+            "training waited for data {:.2} % of its time",
+            share * 100.0
+        );
+        monitor.log(LogLevel::Debug, message);
         if let Some(epoch) = self.state.best_epoch {
             let message = format!("restored the weights of epoch {}", epoch + 1);
             monitor.log(LogLevel::Info, message);
@@ -177,30 +194,33 @@ impl<'a> Session<'a> {
         batches(self.spec, self.splits)
     }
 
-    /// Order of the training rows in an epoch.
-    fn order(&self, epoch: u32) -> Vec<usize> {
-        let mut order = self.splits.epoch_rows(self.spec.fit.seed, epoch);
-        if self.spec.fit.shuffle {
-            let position = [u64::from(epoch), 0];
-            let mut rng = random::generator(self.spec.fit.seed, Purpose::Order, position);
-            random::shuffle(&mut rng, &mut order);
+    /// What batches of a part's rows are made of.
+    fn feed(&self, part: &Part, batch: usize) -> Feed<'a> {
+        Feed {
+            samples: self.splits.samples(part),
+            preprocessing: self.preprocessing,
+            batch: batch.max(1),
+            augmentation: None,
+            threads: self.loader_threads,
         }
-        order
     }
 
     /// Trains an epoch, or what is left of it.
     fn epoch(&mut self, monitor: &mut dyn Monitor) -> Result<(), EngineError> {
-        let order = self.order(self.state.epoch);
-        let batch = self.spec.fit.batch_size.max(1) as usize;
+        let (splits, fit, epoch) = (self.splits, &self.spec.fit, self.state.epoch);
+        let rows = splits.epoch_rows(fit.seed, epoch);
+        let order = Order::shuffled(&rows, splits.shuffle, fit.seed, epoch);
+        let augmenter = self.augmenter.clone();
+        let feed = Feed {
+            augmentation: augmenter.as_deref().map(|augmenter| (augmenter, epoch)),
+            ..self.feed(&splits.train, fit.batch_size as usize)
+        };
         let (started, before) = (Instant::now(), self.state.tally.samples);
         let mut ending = self.heed(monitor)? || self.state.ended_by.is_some();
-        for rows in order.chunks(batch).skip(self.state.batch) {
-            if ending {
-                break;
-            }
-            self.step(rows)?;
-            self.state.batch += 1;
-            ending = self.after_step(monitor)?;
+        if !ending {
+            ending = feed.run(order, rows.len(), self.state.batch, |batches| {
+                self.steps(batches, monitor)
+            })?;
         }
         if ending {
             return self.end_early(started, before, monitor);
@@ -208,6 +228,36 @@ impl<'a> Session<'a> {
         self.end_epoch(self.speed(started, before), monitor)?;
         self.checkpoint(monitor);
         Ok(())
+    }
+
+    /// Trains on batches until there are no more; tells whether to end training before.
+    fn steps(
+        &mut self,
+        batches: &mut Batches<'_, '_>,
+        monitor: &mut dyn Monitor,
+    ) -> Result<bool, EngineError> {
+        let before = self.data_wait;
+        loop {
+            let next = batches.next()?;
+            let waited = before + batches.waited - self.data_wait;
+            self.data_wait += waited;
+            let ending = match next {
+                Next::Batch(batch) => {
+                    self.pace.stepped(batch.len(), waited);
+                    self.step(batch.onto(&self.network.device))?;
+                    self.state.batch += 1;
+                    self.after_step(monitor)?
+                }
+                Next::Waiting => {
+                    self.pace.stepped(0, waited);
+                    self.heed(monitor)?
+                }
+                Next::End => return Ok(false),
+            };
+            if ending {
+                return Ok(true);
+            }
+        }
     }
 
     /// Samples trained on per second since a count of them.

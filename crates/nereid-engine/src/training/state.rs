@@ -7,8 +7,13 @@ use nereid_core::engine::{EngineError, TrainTask};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    callbacks::CallbackState, exact, finder::Chosen, metrics::Tally, optimizer::Optimizer,
-    rules::RuleState, split::Splits,
+    callbacks::CallbackState,
+    exact,
+    finder::Chosen,
+    metrics::{Measures, Tally},
+    optimizer::Optimizer,
+    rules::RuleState,
+    split::Splits,
 };
 use crate::{
     data::Samples,
@@ -20,7 +25,7 @@ use crate::{
 const METADATA_KEY: &str = "nereid";
 
 /// Raised whenever a state of before would be read wrongly, or trained on differently.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Everything but tensors. Random numbers need no state: they follow from seed and position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,13 +69,13 @@ const fn unknown() -> f64 {
 
 /// What the spec and the data allow a state to be.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct Bounds<'a> {
     pub(super) epochs: u32,
     pub(super) batches: usize,
     pub(super) rows: usize,
     pub(super) callbacks: usize,
     pub(super) rules: usize,
-    pub(super) classes: usize,
+    pub(super) measures: &'a Measures,
 }
 
 impl State {
@@ -93,7 +98,7 @@ impl State {
     }
 
     /// Checks numbers read from a file, by which the training counts and indexes later.
-    fn check(&self, bounds: &Bounds) -> Result<(), EngineError> {
+    fn check(&self, bounds: &Bounds<'_>) -> Result<(), EngineError> {
         let steps = u64::from(self.epoch) * bounds.batches as u64 + self.batch as u64;
         // Training that was ended within an epoch did fewer steps than its epochs have.
         let counted = self.step == steps || (self.finished && self.step < steps);
@@ -105,7 +110,7 @@ impl State {
             && self.rules.len() == bounds.rules
             && self.history.len() == self.epoch as usize
             && self.best_epoch.is_none_or(|epoch| epoch < self.epoch)
-            && self.tally.fits(bounds.classes, bounds.rows);
+            && bounds.measures.fits(&self.tally, bounds.rows);
         if fits {
             return Ok(());
         }
@@ -212,7 +217,7 @@ fn header(file: &TensorsFile) -> Result<Header<'static>, EngineError> {
 pub(super) fn restore(
     path: &Path,
     fingerprint: &str,
-    bounds: &Bounds,
+    bounds: &Bounds<'_>,
     network: &mut Network,
     optimizer: &mut Optimizer,
 ) -> Result<(State, Option<Vec<Tensor<1>>>), EngineError> {
@@ -229,7 +234,7 @@ pub(super) fn restore(
 fn decode(
     bytes: &[u8],
     fingerprint: &str,
-    bounds: &Bounds,
+    bounds: &Bounds<'_>,
     network: &mut Network,
     optimizer: &mut Optimizer,
 ) -> Result<(State, Option<Vec<Tensor<1>>>), EngineError> {

@@ -19,7 +19,7 @@ fn idx(code: u8, dims: &[u32], data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+pub fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     let header =
         format!("{{'descr': '{descr}', 'fortran_order': {fortran}, 'shape': {shape}, }}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
@@ -29,7 +29,7 @@ fn npy(descr: &str, fortran: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn files(data: Vec<u8>, labels: Vec<u8>) -> Memory {
+pub fn files(data: Vec<u8>, labels: Vec<u8>) -> Memory {
     Memory(HashMap::from([
         (FileRole::Data, data),
         (FileRole::Labels, labels),
@@ -214,7 +214,7 @@ fn labels_become_classes_or_numbers() {
         let found = inspect(json!({"format": "csv", "label_column": "y"}), &csv(text)).unwrap();
         match found.schema.target.unwrap() {
             TargetSchema::Class { classes, .. } => Some(classes.len()),
-            TargetSchema::Value { .. } => None,
+            _ => None,
         }
     };
     let numbers = |n: u32, step: u32| -> Vec<String> {
@@ -282,6 +282,7 @@ fn other_data_must_have_the_training_datas_columns_and_classes() {
             test: Some(input(table.clone(), csv(text))),
             device: nereid_core::workers::DeviceKind::Cpu,
             resume: None,
+            resources: &nereid_core::engine::DataResources::default(),
             scratch: folder.path(),
             output: folder.path(),
         };

@@ -271,6 +271,20 @@ fn validation_data_is_encoded_like_the_training_data() {
         "network": {"layers": [{"type": "Dense", "units": 2, "activation": "softmax"}]},
         "loss": {"type": "sparse_categorical_crossentropy"}
     }));
+    let scaled = |normalization: &str| {
+        let mut with = spec.clone();
+        with.fit.normalization = serde_json::from_value(json!(normalization)).unwrap();
+        with
+    };
+    // A column that has no value at all is no reason to fail, whatever scales it.
+    let hollow = input(table.clone(), csv("n,w,y\n,u,0\n,v,1\nNA,u,0\nnan,v,1\n"));
+    for normalization in ["standard", "min_max", "none"] {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = scaled(normalization);
+        let recorder = &mut Recorder::default();
+        let model = train(&spec, &hollow, None, folder.path(), recorder).unwrap();
+        assert!(model.metrics["loss"].is_finite());
+    }
     for (code, text) in [
         // Another order, and a category that training data lacks.
         (None, "y,w,n\n0,new,3\n1,v,\n"),
@@ -288,9 +302,11 @@ fn validation_data_is_encoded_like_the_training_data() {
                 source,
                 schema: training.schema.clone(),
                 files: std::sync::Arc::new(csv(text)),
+                digest: None,
             }),
             device: nereid_core::workers::DeviceKind::Cpu,
             resume: None,
+            resources: &nereid_core::engine::DataResources::default(),
             scratch: folder.path(),
             output: folder.path(),
         };

@@ -9,7 +9,7 @@ use std::{
 
 use nereid_core::{
     datasets::FileRole,
-    engine::{DataInput, TrainTask},
+    engine::{DataInput, DataResources, TrainTask},
     jobs::Directive,
     workers::DeviceKind,
 };
@@ -50,6 +50,7 @@ fn a_small_cnn_learns_mnist() {
         test: Some(held_out),
         device: DeviceKind::Cpu,
         resume: None,
+        resources: &DataResources::default(),
         scratch: scratch.path(),
         output: folder.path(),
     };

@@ -1,14 +1,19 @@
 //! Random networks: whatever the spec allows trains, is written, loads and gives equal outputs.
 
+mod layers;
+
 use nereid_core::{
     engine::{DataInput, EngineError},
     spec::{Tolerance, TrainSpec},
     tensors::Batch,
+    validation::Violations,
 };
 use nereid_engine::engine;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use layers::{Described, described, mutation};
 
 use crate::support::{Numbers, Recorder, csv, input, spec, train};
 
@@ -32,88 +37,62 @@ fn data(shape: &[usize]) -> DataInput {
     )
 }
 
-fn padding() -> impl Strategy<Value = &'static str> {
-    prop_oneof![Just("valid"), Just("same")]
+/// Names layers and finds what each takes: any earlier outputs, by numbers taken modulo them.
+fn graph(layers: &[Described]) -> Vec<Value> {
+    let mut all: Vec<Value> = Vec::new();
+    for (i, described) in layers.iter().enumerate() {
+        let mut layer = described.layer.clone();
+        layer["name"] = json!(format!("l{i}"));
+        if !described.inputs.is_empty() {
+            let name = |n: &usize| match n % (i + 1) {
+                0 => json!("input"),
+                n => json!(format!("l{}", n - 1)),
+            };
+            layer["inputs"] = described.inputs.iter().map(name).collect();
+        }
+        all.push(layer);
+    }
+    all
 }
 
-fn activation() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec![
-        "linear",
-        "relu",
-        "leaky_relu",
-        "gelu",
-        "sigmoid",
-        "tanh",
-        "softmax",
-    ])
+/// Joins all outputs that nobody took yet, and makes the classes' logits of them.
+fn ended(mut layers: Vec<Value>) -> Vec<Value> {
+    let mut open = vec!["input".to_owned()];
+    for (i, layer) in layers.iter().enumerate() {
+        let before = i
+            .checked_sub(1)
+            .map_or("input".to_owned(), |n| format!("l{n}"));
+        let taken: Vec<String> = match layer.get("inputs") {
+            Some(inputs) => serde_json::from_value(inputs.clone()).unwrap(),
+            None => vec![before],
+        };
+        open.retain(|name| !taken.contains(name));
+        open.push(format!("l{i}"));
+    }
+    for name in &open {
+        let flat = format!("flat_{name}");
+        layers.push(json!({"type": "Flatten", "name": flat, "inputs": [name]}));
+    }
+    if open.len() > 1 {
+        let flat: Vec<_> = open.iter().map(|name| format!("flat_{name}")).collect();
+        layers.push(json!({"type": "Concatenate", "inputs": flat}));
+    }
+    layers.push(json!({"type": "Dense", "units": CLASSES}));
+    layers
 }
 
-fn layer() -> impl Strategy<Value = Value> {
-    let conv = || {
-        (
-            1..4_usize,
-            1..4_usize,
-            1..4_usize,
-            1..3_usize,
-            padding(),
-            activation(),
-            any::<bool>(),
-        )
-    };
-    let conv2 = conv().prop_map(|(f, k, l, s, p, a, b)| {
-        json!({"type": "Conv2D", "filters": f, "kernel_size": [k, l], "strides": [s, 1],
-               "padding": p, "activation": a, "use_bias": b})
-    });
-    let conv1 = conv().prop_map(|(f, k, d, s, p, a, b)| {
-        json!({"type": "Conv1D", "filters": f, "kernel_size": k, "strides": s, "padding": p,
-               "dilation_rate": if s == 1 { d } else { 1 }, "activation": a, "use_bias": b})
-    });
-    let pool = (
-        prop::sample::select(vec!["Max", "Average"]),
-        1..3_usize,
-        1..4_usize,
-        1..3_usize,
-        padding(),
-    );
-    let pool = pool.prop_map(|(kind, rank, size, stride, p)| {
-        json!({"type": format!("{kind}Pooling{rank}D"), "pool_size": size, "strides": stride, "padding": p})
-    });
-    let plain = prop::sample::select(vec![
-        json!({"type": "GlobalAveragePooling1D"}),
-        json!({"type": "GlobalAveragePooling2D"}),
-        json!({"type": "Flatten"}),
-        json!({"type": "Reshape", "target_shape": [-1, 2]}),
-        json!({"type": "Reshape", "target_shape": [2, -1, 1]}),
-        json!({"type": "Dropout", "rate": 0.3}),
-        json!({"type": "BatchNormalization"}),
-        json!({"type": "LayerNormalization"}),
-        json!({"type": "Embedding", "input_dim": 5, "output_dim": 3}),
-    ]);
-    prop_oneof![
-        3 => conv2,
-        2 => conv1,
-        2 => pool,
-        4 => plain,
-        2 => (1..5_usize, activation()).prop_map(|(u, a)| json!({"type": "Dense", "units": u, "activation": a})),
-        1 => activation().prop_map(|a| json!({"type": "Activation", "activation": a})),
-    ]
+fn whole(layers: &[Value], defaults: &str) -> Value {
+    json!({
+        "network": {"layers": layers, "defaults": defaults},
+        "loss": {"type": "sparse_categorical_crossentropy"},
+        "metrics": ["accuracy"],
+        "fit": {"epochs": 1, "batch_size": 8, "test_split": 0.3}
+    })
 }
 
-/// Appends those of `layers` that fit, then what makes the output one of classes.
-fn network(layers: Vec<Value>, data: &DataInput) -> TrainSpec {
-    let ending = [
-        json!({"type": "Flatten"}),
-        json!({"type": "Dense", "units": CLASSES}),
-    ];
-    let build = |layers: &[Value]| {
-        let layers = [layers, &ending[..]].concat();
-        spec(json!({
-            "network": {"layers": layers},
-            "loss": {"type": "sparse_categorical_crossentropy"},
-            "metrics": ["accuracy"],
-            "fit": {"epochs": 1, "batch_size": 8, "test_split": 0.3}
-        }))
-    };
+/// Takes those of `layers` that fit, and ends them in classes.
+fn network(layers: Vec<Described>, data: &DataInput, defaults: &str) -> TrainSpec {
+    let build = |layers: &[Described]| spec(whole(&ended(graph(layers)), defaults));
     let mut fitting = Vec::new();
     for layer in layers {
         fitting.push(layer);
@@ -125,9 +104,13 @@ fn network(layers: Vec<Value>, data: &DataInput) -> TrainSpec {
 }
 
 /// Trains a network and returns the folder of its files.
-fn trained(shape: &[usize], layers: Vec<Value>) -> Result<TempDir, EngineError> {
+fn trained(
+    shape: &[usize],
+    layers: Vec<Described>,
+    defaults: &str,
+) -> Result<TempDir, EngineError> {
     let data = data(shape);
-    let spec = network(layers, &data);
+    let spec = network(layers, &data, defaults);
     let folder = tempfile::tempdir().unwrap();
     let mut monitor = Recorder {
         quiet: true,
@@ -159,9 +142,10 @@ proptest! {
     #[test]
     fn a_valid_network_trains_and_survives_its_files(
         shape in shapes(),
-        layers in prop::collection::vec(layer(), 0..6),
+        layers in prop::collection::vec(described(), 0..9),
+        defaults in prop::sample::select(vec!["keras", "pytorch"]),
     ) {
-        let folder = trained(&shape, layers).map_err(failed)?;
+        let folder = trained(&shape, layers, defaults).map_err(failed)?;
         let size: usize = shape.iter().product();
         let values = [1.0, 0.0, 4.0].into_iter().cycle().take(2 * size).collect();
         let batch = Batch { rows: 2, values };
@@ -178,11 +162,11 @@ proptest! {
     #[test]
     fn a_valid_network_survives_optimisation(
         shape in shapes(),
-        mut layers in prop::collection::vec(layer(), 0..4),
+        mut layers in prop::collection::vec(described(), 0..6),
     ) {
-        layers.push(json!({"type": "Dense", "units": 3}));
-        layers.push(json!({"type": "BatchNormalization"}));
-        let folder = trained(&shape, layers).map_err(failed)?;
+        layers.push(json!({"type": "Dense", "units": 3}).into());
+        layers.push(json!({"type": "BatchNormalization"}).into());
+        let folder = trained(&shape, layers, "keras").map_err(failed)?;
         let serving = tempfile::tempdir().unwrap();
         let mut monitor = Recorder { quiet: true, ..Recorder::default() };
         let tolerance = Tolerance::default();
@@ -191,5 +175,43 @@ proptest! {
             .map_err(failed)?;
         prop_assert!(report.steps[1].kept, "{:?}", report.steps);
         engine().loader.load(serving.path()).map_err(failed)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    #[test]
+    fn an_invalid_network_is_refused_by_the_name_of_its_layer(
+        shape in shapes(),
+        layers in prop::collection::vec(described(), 1..8),
+        at in 0..8_usize,
+        (field, value) in mutation(),
+    ) {
+        let data = data(&shape);
+        // Not only those that fit: most of these networks are wrong in more than one way.
+        let mut layers = ended(graph(&layers));
+        let at = at % layers.len();
+        let layer = layers[at].as_object_mut().unwrap();
+        match value {
+            Some(value) => layer.insert(field.to_owned(), value),
+            None => layer.remove(field),
+        };
+        let mut spec = whole(&layers, "keras");
+        spec["model"] = json!("test");
+        spec["dataset"] = json!("test");
+        let mut violations = Violations::default();
+        let read = TrainSpec::read(spec, "", &mut violations);
+        let planned = match (violations.is_empty(), read) {
+            (true, Some(spec)) => spec.plan(&data.schema, 12, "").map(drop),
+            _ => Err(violations),
+        };
+        if let Err(violations) = planned {
+            let found = violations.into_vec();
+            let names = |v: &nereid_core::validation::Violation| {
+                v.pointer.starts_with("/network/layers/") || v.detail.contains("layer \"")
+            };
+            prop_assert!(found.iter().any(names), "{found:?}");
+        }
     }
 }

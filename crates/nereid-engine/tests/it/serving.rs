@@ -116,6 +116,71 @@ fn optimisation_folds_batch_normalisation_and_keeps_outputs() {
     assert!(matches!(refused, Err(EngineError::Parity(_))));
 }
 
+#[test]
+fn normalisation_is_folded_along_branches_only_where_nobody_else_looks() {
+    let mut numbers = Numbers(7);
+    let header: Vec<_> = (0..32).map(|i| format!("p{i}")).collect();
+    let mut text = header.join(",") + ",label\n";
+    for row in 0..60 {
+        for _ in 0..32 {
+            text += &format!("{:.3},", numbers.next() + f64::from(row % 2));
+        }
+        text += if row % 2 == 0 { "even\n" } else { "odd\n" };
+    }
+    let data = json!({"format": "csv", "label_column": "label", "shape": [4, 4, 2]});
+    let spec = spec(json!({
+        "network": {"layers": [
+            {"type": "Conv2D", "name": "shared", "filters": 4, "kernel_size": 3, "padding": "same"},
+            {"type": "BatchNormalization", "name": "shared_bn"},
+            {"type": "Dropout", "name": "noise", "rate": 0.2},
+            {"type": "DepthwiseConv2D", "name": "deep", "kernel_size": 3, "padding": "same", "depth_multiplier": 2, "inputs": ["shared"]},
+            {"type": "BatchNormalization", "name": "deep_bn"},
+            {"type": "SeparableConv2D", "name": "split", "filters": 4, "kernel_size": 2, "padding": "same"},
+            {"type": "BatchNormalization", "name": "split_bn"},
+            {"type": "Conv2DTranspose", "name": "up", "filters": 4, "kernel_size": 3, "padding": "same", "inputs": ["noise"]},
+            {"type": "BatchNormalization", "name": "up_bn"},
+            {"type": "Add", "inputs": ["up_bn", "split_bn", "noise"]},
+            {"type": "GlobalAveragePooling2D"},
+            {"type": "Dense", "units": 2},
+            {"type": "Dropout", "rate": 0.1}
+        ]},
+        "loss": {"type": "sparse_categorical_crossentropy"},
+        "fit": {"epochs": 3, "batch_size": 8, "test_split": 0.2}
+    }));
+    let (folder, serving) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (data, mut monitor) = (input(data, csv(text)), Recorder::default());
+    train(&spec, &data, None, folder.path(), &mut monitor).unwrap();
+    let tolerance = Tolerance::default();
+    let optimizer = engine().optimizer;
+    let (report, _) = optimizer
+        .optimise(folder.path(), serving.path(), tolerance, &mut monitor)
+        .unwrap();
+    assert!(report.steps.iter().all(|s| s.kept), "{:?}", report.steps);
+    let detail = &report.steps[1].detail;
+    for into in ["deep_bn into deep", "split_bn into split", "up_bn into up"] {
+        assert!(detail.contains(into), "{detail}");
+    }
+    assert!(detail.contains("shared_bn stays: 1 more take"), "{detail}");
+    assert!(report.max_difference < 1e-5, "{report:?}");
+    let document = fs::read(serving.path().join("model.json")).unwrap();
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    let layers = document["network"]["layers"].as_array().unwrap();
+    let names: Vec<_> = layers.iter().map(|l| l["name"].as_str().unwrap()).collect();
+    let expected = [
+        "shared",
+        "shared_bn",
+        "deep",
+        "split",
+        "up",
+        "add",
+        "global_average_pooling2d",
+        "dense",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(layers[5]["inputs"], json!(["up", "split", "shared_bn"]));
+    engine().loader.load(serving.path()).unwrap();
+}
+
 fn load(folder: &TempDir) -> Result<(), EngineError> {
     engine().loader.load(folder.path()).map(|_| ())
 }

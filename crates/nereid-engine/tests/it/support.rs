@@ -9,7 +9,7 @@ use std::{
 
 use nereid_core::{
     datasets::{DatasetSource, FileRole, Inspection},
-    engine::{DataFiles, DataInput, EngineError, Monitor, Snapshot, TrainTask},
+    engine::{DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask},
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, Progress},
     models::TrainedModel,
@@ -57,6 +57,7 @@ pub fn input(description: Value, files: Memory) -> DataInput {
         source,
         schema: inspection.schema,
         files: Arc::new(files),
+        digest: None,
     }
 }
 
@@ -96,6 +97,8 @@ pub struct Recorder {
     pub lines: Vec<String>,
     pub snapshots: Vec<Snapshot>,
     pub scratch: Scratch,
+    /// What a training may use for its data.
+    pub resources: DataResources,
     /// Times that directions were asked for.
     pub asked: usize,
     pub directions: Option<Directions>,
@@ -158,6 +161,7 @@ pub fn train(
     monitor: &mut Recorder,
 ) -> Result<TrainedModel, EngineError> {
     let scratch = monitor.scratch.0.path().to_owned();
+    let resources = monitor.resources.clone();
     let task = TrainTask {
         spec,
         train: data.clone(),
@@ -165,6 +169,7 @@ pub fn train(
         test: None,
         device: DeviceKind::Cpu,
         resume,
+        resources: &resources,
         scratch: &scratch,
         output,
     };

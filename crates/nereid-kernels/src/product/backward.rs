@@ -2,8 +2,8 @@
 
 use macerator::{Simd, WithSimd};
 
-use super::{Rows, each, forward::multiply, panels};
-use crate::simd::{self, Lanes, lanes, load, splat, store};
+use super::{Rows, each, forward::multiply};
+use crate::simd::{self, Lanes, lanes, load, splat, tiled, values};
 
 /// Left rows that are gone through together, so that they stay in the nearest cache.
 const PART: usize = 96;
@@ -14,7 +14,7 @@ pub(crate) struct Kernel<'a> {
     x: &'a [f32],
     /// Distance from block to block in `x`.
     step: usize,
-    /// Gradient of the result, rows filled up to whole panels.
+    /// Gradient of the result.
     dy: &'a [f32],
     units: usize,
     tiles: &'a [Tile],
@@ -42,8 +42,6 @@ impl<'a> Kernel<'a> {
     ) -> Vec<f32> {
         let depth = rows.depth();
         let mut dw = vec![0.0; depth * units];
-        let filled = fill(dy, units);
-        let dy = filled.as_deref().unwrap_or(dy);
         let tiles = tiles(rows);
         let parts = if parallel {
             4 * rayon::current_num_threads()
@@ -71,20 +69,6 @@ impl<'a> Kernel<'a> {
     }
 }
 
-/// Fills rows up to whole panels, if they are not.
-fn fill(dy: &[f32], units: usize) -> Option<Vec<f32>> {
-    let (panels, columns) = panels(units);
-    let width = panels * columns;
-    if width == units {
-        return None;
-    }
-    let mut filled = vec![0.0; dy.len() / units.max(1) * width];
-    for (to, from) in filled.chunks_exact_mut(width).zip(dy.chunks_exact(units)) {
-        to[..units].copy_from_slice(from);
-    }
-    Some(filled)
-}
-
 fn tiles(rows: Rows<'_>) -> Vec<Tile> {
     let mut tiles = Vec::new();
     for &run in rows.runs {
@@ -108,78 +92,102 @@ impl WithSimd for Kernel<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self) {
-        if self.units <= lanes::<S>() {
-            self.run::<S, 1>();
-        } else {
-            self.run::<S, 2>();
-        }
+        let narrow = self.units <= lanes::<S>();
+        tiled!(self.run::<S> if narrow);
     }
 }
 
 impl Kernel<'_> {
     #[inline(always)]
-    fn run<S: Simd, const V: usize>(mut self) {
-        let columns = V * lanes::<S>();
-        let width = self.units.div_ceil(columns) * columns;
-        let block = self.rows.starts.len() * width;
+    fn run<S: Simd, const M: usize, const V: usize, const W: usize>(mut self) {
+        let mut panels = vec![[0.0; W]; self.units.div_ceil(W) * PART];
+        let mut packed = [0.0; PART * 12];
+        let block = self.rows.starts.len() * self.units;
         for (b, dy) in self.dy.chunks(block.max(1)).enumerate() {
             let x = &self.x[b * self.step..];
-            let parts = self.rows.starts.chunks(PART).zip(dy.chunks(PART * width));
-            for (starts, dy) in parts {
-                self.part::<S, V>(x, starts, dy, width);
+            let parts = self.rows.starts.chunks(PART);
+            for (starts, dy) in parts.zip(dy.chunks(PART * self.units)) {
+                let starts = &starts[..dy.len() / self.units];
+                cut(dy, self.units, &mut panels);
+                self.part::<S, V, W>(x, starts, &panels, &mut packed);
             }
         }
     }
 
     #[inline(always)]
-    fn part<S: Simd, const V: usize>(
+    fn part<S: Simd, const V: usize, const W: usize>(
         &mut self,
         x: &[f32],
         starts: &[usize],
-        dy: &[f32],
-        width: usize,
+        panels: &[[f32; W]],
+        packed: &mut [f32; PART * 12],
     ) {
         let mut row = 0;
         for tile in self.tiles {
-            let rows = (&x[tile.offset..], starts);
-            for from in (0..self.units).step_by(V * lanes::<S>()) {
-                let at = (row, from);
-                match tile.rows {
-                    12 => self.tile::<S, 12, V>(rows, dy, width, at),
-                    6 => self.tile::<S, 6, V>(rows, dy, width, at),
-                    4 => self.tile::<S, 4, V>(rows, dy, width, at),
-                    3 => self.tile::<S, 3, V>(rows, dy, width, at),
-                    _ => self.tile::<S, 1, V>(rows, dy, width, at),
-                }
+            let x = &x[tile.offset..];
+            match tile.rows {
+                12 => self.tile::<S, 12, V, W>(x, starts, panels, row, packed),
+                6 => self.tile::<S, 6, V, W>(x, starts, panels, row, packed),
+                4 => self.tile::<S, 4, V, W>(x, starts, panels, row, packed),
+                3 => self.tile::<S, 3, V, W>(x, starts, panels, row, packed),
+                _ => self.tile::<S, 1, V, W>(x, starts, panels, row, packed),
             }
             row += tile.rows;
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const M: usize, const V: usize>(
+    fn tile<S: Simd, const M: usize, const V: usize, const W: usize>(
         &mut self,
-        (x, starts): (&[f32], &[usize]),
-        dy: &[f32],
-        width: usize,
-        (row, from): (usize, usize),
+        x: &[f32],
+        starts: &[usize],
+        panels: &[[f32; W]],
+        row: usize,
+        packed: &mut [f32; PART * 12],
     ) {
-        let lanes = lanes::<S>();
-        let mut sums = [[splat::<S>(0.0); V]; M];
-        for (dy, &start) in dy.chunks_exact(width).zip(starts) {
-            let (a, dy) = (&x[start..start + M], &dy[from..from + V * lanes]);
-            let b: [Lanes<S>; V] = std::array::from_fn(|v| load::<S>(&dy[v * lanes..][..lanes]));
-            for i in 0..M {
-                let a = splat::<S>(a[i]);
-                for v in 0..V {
-                    sums[i][v] = a.mul_add(b[v], sums[i][v]);
-                }
+        let packed = &mut packed.as_chunks_mut::<M>().0[..starts.len()];
+        for (to, &start) in packed.iter_mut().zip(starts) {
+            to.copy_from_slice(&x[start..start + M]);
+        }
+        for (p, panel) in panels.chunks_exact(PART).enumerate() {
+            let sums = outer::<S, M, V, W>(packed, panel);
+            let from = p * W;
+            let n = W.min(self.units - from);
+            for (i, sums) in sums.iter().enumerate() {
+                let at = (row + i) * self.units + from;
+                add(&values::<S, V, W>(*sums), &mut self.dw[at..at + n]);
             }
         }
-        let n = (V * lanes).min(self.units - from);
-        for (i, sums) in sums.iter().enumerate() {
-            let at = (row + i) * self.units + from;
-            add::<S, V>(sums, &mut self.dw[at..at + n]);
+    }
+}
+
+/// Sums the products of each row's `M` values with its panel's row.
+#[inline(always)]
+fn outer<S: Simd, const M: usize, const V: usize, const W: usize>(
+    rows: &[[f32; M]],
+    panel: &[[f32; W]],
+) -> [[Lanes<S>; V]; M] {
+    let mut sums = [[splat::<S>(0.0); V]; M];
+    for (a, b) in rows.iter().zip(panel) {
+        let b = load::<S, V, W>(b);
+        for i in 0..M {
+            let a = splat::<S>(a[i]);
+            for v in 0..V {
+                sums[i][v] = a.mul_add(b[v], sums[i][v]);
+            }
+        }
+    }
+    sums
+}
+
+/// Cuts rows into panels, each of [`PART`] rows that follow on each other.
+#[inline(always)]
+fn cut<const W: usize>(dy: &[f32], units: usize, panels: &mut [[f32; W]]) {
+    for (p, panel) in panels.chunks_exact_mut(PART).enumerate() {
+        let from = p * W;
+        let n = W.min(units - from);
+        for (to, dy) in panel.iter_mut().zip(dy.chunks_exact(units)) {
+            to[..n].copy_from_slice(&dy[from..from + n]);
         }
     }
 }
@@ -201,33 +209,29 @@ impl WithSimd for Inputs<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self) {
-        match (lanes::<S>() >= 16, self.rows.run <= lanes::<S>()) {
-            (true, true) => self.run::<S, 12, 1>(),
-            (true, false) => self.run::<S, 12, 2>(),
-            (false, true) => self.run::<S, 6, 1>(),
-            (false, false) => self.run::<S, 6, 2>(),
-        }
+        let narrow = self.rows.run <= lanes::<S>();
+        tiled!(self.run::<S> if narrow);
     }
 }
 
 impl Inputs<'_> {
     #[inline(always)]
-    fn run<S: Simd, const M: usize, const V: usize>(self) {
-        let columns = V * lanes::<S>();
+    fn run<S: Simd, const M: usize, const V: usize, const W: usize>(self) {
         let (units, run) = (self.units, self.rows.run);
         let tiles = self.rows.starts.chunks(M);
         for (starts, dy) in tiles.zip(self.dy.chunks(M * units)) {
             let last = starts.len() - 1;
             let a: [&[f32]; M] = std::array::from_fn(|i| &dy[i.min(last) * units..][..units]);
             for (packed, &offset) in self.packed.iter().zip(self.rows.runs) {
-                for (p, panel) in packed.chunks_exact(units * columns).enumerate() {
-                    let from = p * columns;
-                    let n = columns.min(run - from);
-                    let mut sums = [[splat::<S>(0.0); V]; M];
-                    multiply::<S, M, V>(&mut sums, a, panel);
+                let panels = packed.as_chunks::<W>().0.chunks_exact(units);
+                for (p, panel) in panels.enumerate() {
+                    let from = p * W;
+                    let n = W.min(run - from);
+                    let zeros = [[splat::<S>(0.0); V]; M];
+                    let sums = multiply::<S, M, V, W>(zeros, a, panel);
                     for (sums, start) in sums.iter().zip(starts) {
                         let at = start + offset + from;
-                        add::<S, V>(sums, &mut self.dx[at..at + n]);
+                        add(&values::<S, V, W>(*sums), &mut self.dx[at..at + n]);
                     }
                 }
             }
@@ -237,20 +241,9 @@ impl Inputs<'_> {
 
 /// Adds a row of a tile; `to` may be shorter than the tile is wide.
 #[inline(always)]
-fn add<S: Simd, const V: usize>(sums: &[Lanes<S>; V], to: &mut [f32]) {
-    let lanes = lanes::<S>();
-    if to.len() == V * lanes {
-        for (to, sum) in to.chunks_exact_mut(lanes).zip(sums) {
-            let new = load::<S>(to) + *sum;
-            store::<S>(to, new);
-        }
-        return;
-    }
-    let mut values = [0.0_f32; 64];
-    for (v, sum) in sums.iter().enumerate() {
-        store::<S>(&mut values[v * lanes..][..lanes], *sum);
-    }
-    for (to, value) in to.iter_mut().zip(values) {
-        *to += value;
+fn add<const W: usize>(row: &[f32; W], to: &mut [f32]) {
+    match to.as_mut_array::<W>() {
+        Some(to) => to.iter_mut().zip(row).for_each(|(to, value)| *to += value),
+        None => to.iter_mut().zip(row).for_each(|(to, value)| *to += value),
     }
 }

@@ -3,7 +3,7 @@
 use macerator::{Simd, WithSimd};
 
 use super::Rows;
-use crate::simd::{self, Lanes, lanes, load, splat, store};
+use crate::simd::{self, Lanes, lanes, load, splat, tiled, values};
 
 /// Registers in a panel's row.
 fn registers(units: usize, width: usize) -> usize {
@@ -11,7 +11,7 @@ fn registers(units: usize, width: usize) -> usize {
 }
 
 /// Number of panels that `units` columns are cut into, and the columns of each.
-pub(crate) fn panels(units: usize) -> (usize, usize) {
+fn panels(units: usize) -> (usize, usize) {
     let width = simd::width();
     let columns = registers(units, width) * width;
     (units.div_ceil(columns), columns)
@@ -49,42 +49,33 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self) {
-        // As many sums as registers hold: 32 of them with AVX-512, else 16 are sure.
-        match (lanes::<S>() >= 16, self.units <= lanes::<S>()) {
-            (true, true) => self.run::<S, 12, 1>(),
-            (true, false) => self.run::<S, 12, 2>(),
-            (false, true) => self.run::<S, 6, 1>(),
-            (false, false) => self.run::<S, 6, 2>(),
-        }
+        let narrow = self.units <= lanes::<S>();
+        tiled!(self.run::<S> if narrow);
     }
 }
 
 impl Forward<'_> {
     #[inline(always)]
-    fn run<S: Simd, const M: usize, const V: usize>(self) {
-        let columns = V * lanes::<S>();
+    fn run<S: Simd, const M: usize, const V: usize, const W: usize>(self) {
         let depth = self.rows.depth();
-        let panels = self.packed.chunks_exact((depth * columns).max(1));
+        let panels = self.packed.as_chunks::<W>().0.chunks_exact(depth.max(1));
         for (p, panel) in panels.enumerate() {
-            let from = p * columns;
-            let n = columns.min(self.units - from);
-            let mut start = [splat::<S>(0.0); V];
+            let from = p * W;
+            let n = W.min(self.units - from);
+            let mut start = [0.0_f32; W];
             if let Some(bias) = self.bias {
-                let mut values = [0.0_f32; 64];
-                values[..n].copy_from_slice(&bias[from..from + n]);
-                for (v, start) in start.iter_mut().enumerate() {
-                    *start = load::<S>(&values[v * lanes::<S>()..][..lanes::<S>()]);
-                }
+                start[..n].copy_from_slice(&bias[from..from + n]);
             }
+            let start = load::<S, V, W>(&start);
             for (t, starts) in self.rows.starts.chunks(M).enumerate() {
                 let mut sums = [start; M];
-                for (s, panel) in panel.chunks_exact(self.rows.run * columns).enumerate() {
+                for (s, panel) in panel.chunks_exact(self.rows.run).enumerate() {
                     let offset = self.rows.runs[s];
                     let a: [&[f32]; M] = std::array::from_fn(|i| {
                         let at = starts[i.min(starts.len() - 1)] + offset;
                         &self.x[at..at + self.rows.run]
                     });
-                    multiply::<S, M, V>(&mut sums, a, panel);
+                    sums = multiply::<S, M, V, W>(sums, a, panel);
                 }
                 if self.relu {
                     for sum in sums.iter_mut().flatten() {
@@ -93,7 +84,7 @@ impl Forward<'_> {
                 }
                 for (i, sums) in sums.iter().enumerate().take(starts.len()) {
                     let at = (t * M + i) * self.units + from;
-                    put::<S, V>(sums, &mut self.y[at..at + n]);
+                    put(&values::<S, V, W>(*sums), &mut self.y[at..at + n]);
                 }
             }
         }
@@ -102,41 +93,30 @@ impl Forward<'_> {
 
 /// Adds to a tile of sums: a run of each of `M` rows times a panel.
 #[inline(always)]
-pub(super) fn multiply<S: Simd, const M: usize, const V: usize>(
-    sums: &mut [[Lanes<S>; V]; M],
+pub(super) fn multiply<S: Simd, const M: usize, const V: usize, const W: usize>(
+    mut sums: [[Lanes<S>; V]; M],
     a: [&[f32]; M],
-    panel: &[f32],
-) {
-    let columns = V * lanes::<S>();
-    let run = a[0].len();
+    panel: &[[f32; W]],
+) -> [[Lanes<S>; V]; M] {
+    let run = panel.len();
     let a: [&[f32]; M] = std::array::from_fn(|i| &a[i][..run]);
-    let mut tile = *sums;
-    for (k, b) in (0..run).zip(panel.chunks_exact(columns)) {
-        let b: [Lanes<S>; V] =
-            std::array::from_fn(|v| load::<S>(&b[v * lanes::<S>()..][..lanes::<S>()]));
+    for (k, b) in panel.iter().enumerate() {
+        let b = load::<S, V, W>(b);
         for i in 0..M {
             let x = splat::<S>(a[i][k]);
             for v in 0..V {
-                tile[i][v] = x.mul_add(b[v], tile[i][v]);
+                sums[i][v] = x.mul_add(b[v], sums[i][v]);
             }
         }
     }
-    *sums = tile;
+    sums
 }
 
 /// Writes a row of a tile; `to` may be shorter than the tile is wide.
 #[inline(always)]
-fn put<S: Simd, const V: usize>(sums: &[Lanes<S>; V], to: &mut [f32]) {
-    let lanes = lanes::<S>();
-    if to.len() == V * lanes {
-        for (to, sum) in to.chunks_exact_mut(lanes).zip(sums) {
-            store::<S>(to, *sum);
-        }
-        return;
+fn put<const W: usize>(row: &[f32; W], to: &mut [f32]) {
+    match to.as_mut_array::<W>() {
+        Some(to) => *to = *row,
+        None => to.copy_from_slice(&row[..to.len()]),
     }
-    let mut values = [0.0_f32; 64];
-    for (v, sum) in sums.iter().enumerate() {
-        store::<S>(&mut values[v * lanes..][..lanes], *sum);
-    }
-    to.copy_from_slice(&values[..to.len()]);
 }

@@ -203,7 +203,9 @@ async fn the_schema_is_checked_and_knows_every_word_of_core() {
     known("jobs", "termination_reason", &final_reasons);
     words!("job_attempts", "reason", TerminationReason);
     words!("job_leases", "kind", JobKind);
+    words!("jobs", "device", DeviceKind);
     words!("job_leases", "device", DeviceKind);
+    words!("workers", "device", DeviceKind);
     words!("job_events", "kind", EventKind);
     words!("job_logs", "level", LogLevel);
     words!("api_keys", "role", Role);

@@ -161,6 +161,7 @@ fn train(
             link: Arc::clone(&shared.link),
             part,
         }),
+        digest: data.digest,
     };
     let task_here = TrainTask {
         spec: &task.spec,
@@ -169,6 +170,7 @@ fn train(
         test: task.test.map(|data| input(data, Part::Test)),
         device: task.device,
         resume: task.resume.as_deref(),
+        resources: &task.resources,
         scratch: &task.scratch,
         output: &task.output,
     };

@@ -117,6 +117,7 @@ fn describe(task: &TrainTask<'_>, patience: Duration) -> Task {
     let data = |input: &DataInput| Data {
         source: input.source.clone(),
         schema: input.schema.clone(),
+        digest: input.digest.clone(),
     };
     Task {
         spec: task.spec.clone(),
@@ -125,6 +126,7 @@ fn describe(task: &TrainTask<'_>, patience: Duration) -> Task {
         test: task.test.as_ref().map(data),
         device: task.device,
         resume: task.resume.map(Into::into),
+        resources: task.resources.clone(),
         scratch: task.scratch.into(),
         output: task.output.into(),
         patience,

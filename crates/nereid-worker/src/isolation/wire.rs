@@ -13,6 +13,7 @@ use std::{
 
 use nereid_core::{
     datasets::{DatasetSchema, DatasetSource, FileRole},
+    engine::DataResources,
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, Progress},
     models::{Signature, TrainedModel},
@@ -99,6 +100,7 @@ pub(super) struct Task {
     pub(super) test: Option<Data>,
     pub(super) device: DeviceKind,
     pub(super) resume: Option<PathBuf>,
+    pub(super) resources: DataResources,
     pub(super) scratch: PathBuf,
     pub(super) output: PathBuf,
     /// How long the worker may be silent.
@@ -109,6 +111,7 @@ pub(super) struct Task {
 pub(super) struct Data {
     pub(super) source: DatasetSource,
     pub(super) schema: DatasetSchema,
+    pub(super) digest: Option<String>,
 }
 
 /// A trained model; [`TrainedModel`] itself is never stored and has no format.

@@ -18,7 +18,9 @@ use std::{
 
 use nereid_core::{
     datasets::FileRole,
-    engine::{DataFiles, DataInput, EngineError, Monitor, Snapshot, TrainTask, Trainer},
+    engine::{
+        DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask, Trainer,
+    },
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, JobSpec, NewJob, Progress, TerminationReason},
     models::TrainedModel,
@@ -109,6 +111,7 @@ impl Lab {
             .unwrap(),
             schema: serde_json::from_value(json!({"shape": [1], "dtype": "INT64"})).unwrap(),
             files: Arc::clone(&self.files),
+            digest: None,
         };
         let task = TrainTask {
             spec: &spec,
@@ -117,6 +120,7 @@ impl Lab {
             test: None,
             device: DeviceKind::Cpu,
             resume: Some(Path::new("/resume/from/this")),
+            resources: &DataResources::default(),
             scratch: &self.scratch,
             output: self.folder.path(),
         };

@@ -5,8 +5,10 @@ mod http;
 mod load;
 mod pgbench;
 mod site;
+mod train;
 
 use clap::{Args, Subcommand};
+use nereid_core::workers::DeviceKind;
 
 use crate::{config::Config, telemetry};
 
@@ -16,6 +18,23 @@ pub enum BenchCommand {
     ///
     /// Works in a database of its own on the configured server, and drops it at the end.
     Dispatch(DispatchArgs),
+    /// Measure training: samples per second of the engine alone, on made-up data in memory.
+    ///
+    /// benches/peers/train.py runs the same networks in PyTorch and TensorFlow, in turn with these.
+    Train(TrainArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TrainArgs {
+    /// Networks to measure, by name; all unless given.
+    #[arg(long, value_delimiter = ',')]
+    pub networks: Vec<String>,
+    /// Epochs that count; the median of them is reported.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub epochs: u32,
+    /// What to compute on.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub device: DeviceKind,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -46,5 +65,10 @@ pub async fn run(mut config: Config, command: BenchCommand, json: bool) -> anyho
     telemetry::start(&config.log)?;
     match command {
         BenchCommand::Dispatch(args) => dispatch::run(&config, &args, json).await,
+        BenchCommand::Train(args) => train::run(&args, json).await,
     }
+}
+
+fn device(word: &str) -> Result<DeviceKind, String> {
+    word.parse::<DeviceKind>().map_err(|e| e.to_string())
 }

@@ -94,8 +94,18 @@ async fn predict(
     Ok(())
 }
 
-/// One line about a prediction: `7 (0.9981)` or `3.25`.
+/// One line about a prediction: `7 (0.9981)`, `red, round`, `3.25`, `1.5, 2` or `anomaly 0.03`.
 pub fn show(prediction: &Prediction) -> String {
+    if let Some(labels) = &prediction.labels {
+        return labels.join(", ");
+    }
+    if let Some(values) = &prediction.values {
+        let values: Vec<_> = values.iter().map(f32::to_string).collect();
+        return values.join(", ");
+    }
+    if let Some(score) = prediction.anomaly_score {
+        return format!("anomaly {score:.4}");
+    }
     match (
         &prediction.label,
         &prediction.probabilities,

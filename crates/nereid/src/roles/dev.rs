@@ -126,6 +126,7 @@ impl Dev {
         let mut settings = super::worker::settings(config);
         settings.data_dir = self.data_dir.join("worker");
         settings.slots = args.slots.unwrap_or(settings.slots);
+        super::worker::check_device(settings.device)?;
         let (store, engine) = (self.store.clone(), super::trainer::engine(config)?);
         let clock = Arc::new(SystemClock);
         let worker = Worker::new(

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use nereid_core::clock::SystemClock;
+use anyhow::Context;
+use nereid_core::{clock::SystemClock, workers::DeviceKind};
 use nereid_store::workers::session_name;
 use nereid_worker::{Worker, WorkerConfig};
 use tokio::task::JoinSet;
@@ -22,6 +23,7 @@ pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
     let (wakeups, listening) = super::Listening::start(&store);
     settings.slots = args.slots.unwrap_or(settings.slots);
     settings.device = args.device.unwrap_or(settings.device);
+    check_device(settings.device)?;
     settings.labels.extend(args.labels.iter().cloned());
     let id = settings.id;
     let (engine, clock) = (super::trainer::engine(config)?, Arc::new(SystemClock));
@@ -49,6 +51,11 @@ pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
     result
 }
 
+/// Refuses to start on a device that this build or this machine lacks: each job would fail there.
+pub fn check_device(device: DeviceKind) -> anyhow::Result<()> {
+    nereid_engine::check_device(device).with_context(|| format!("cannot work on device {device}"))
+}
+
 /// A worker's settings by the configuration.
 pub fn settings(config: &Config) -> WorkerConfig {
     let from = &config.worker;
@@ -62,6 +69,9 @@ pub fn settings(config: &Config) -> WorkerConfig {
     settings.storage_patience = from.storage_patience;
     settings.sweep_interval = from.sweep_interval;
     settings.checkpoint_retention = from.checkpoint_retention;
+    settings.data.memory = from.data_memory.as_u64();
+    settings.data.cache_limit = from.data_cache_limit.as_u64();
+    settings.data.loader_threads = from.loader_threads;
     settings.inference_addr = from.listen;
     settings.advertise_url.clone_from(&from.advertise_url);
     settings

@@ -124,7 +124,11 @@ async fn resolve_train(
             check_alike(&train, &version, pointer, &mut violations);
         }
     }
-    if let Err(found) = spec.plan(&train.schema, train.statistics.rows, "/spec") {
+    // A preset is stored written out, so that one can read and edit what was trained.
+    let written = spec.expand(&train.schema, "/spec").map(|s| *spec = s);
+    let rows = train.statistics.rows;
+    let planned = written.and_then(|()| spec.plan(&train.schema, rows, "/spec"));
+    if let Err(found) = planned {
         for v in found.into_vec() {
             violations.push(v.pointer, &v.code, v.detail);
         }
@@ -170,6 +174,19 @@ fn check_alike(train: &DatasetVersion, other: &DatasetVersion, pointer: &str, v:
             });
         }
         (Some(TargetSchema::Value { .. }), Some(TargetSchema::Value { .. })) => {}
+        (
+            Some(TargetSchema::Labels { labels: names, .. }),
+            Some(TargetSchema::Labels { labels: other, .. }),
+        )
+        | (
+            Some(TargetSchema::Values { values: names, .. }),
+            Some(TargetSchema::Values { values: other, .. }),
+        ) => {
+            let (want, got) = (names.len(), other.len());
+            v.check(want == got, pointer, "target_mismatch", || {
+                format!("it has {got} labels a sample, the training data {want}")
+            });
+        }
         _ => v.push(
             pointer,
             "target_mismatch",

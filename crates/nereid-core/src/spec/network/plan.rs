@@ -86,6 +86,15 @@ impl Plan {
         self.layers.iter().map(spec).collect()
     }
 
+    /// Names the layer that has most of the parameters.
+    fn largest(&self) -> String {
+        let count = |l: &&PlannedLayer| l.shape.trainable.saturating_add(l.shape.non_trainable);
+        let largest = self.layers.iter().max_by_key(count);
+        largest.map_or(String::new(), |l| {
+            format!("; layer {:?} alone has {}", l.name, count(&l))
+        })
+    }
+
     fn shape_of(&self, source: Source) -> Shape {
         match source {
             Source::Input => self.input.clone(),
@@ -146,9 +155,10 @@ impl Network {
             pointer,
             "too_large",
             || {
+                let max = limits::MAX_PARAMETERS;
                 format!(
-                    "{parameters} parameters are more than the {} allowed",
-                    limits::MAX_PARAMETERS
+                    "{parameters} parameters are more than the {max} allowed{}",
+                    plan.largest()
                 )
             },
         );

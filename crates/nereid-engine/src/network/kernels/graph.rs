@@ -51,6 +51,14 @@ impl Input {
         })
     }
 
+    /// Returns the values without a copy, if they lie in the order of their indices.
+    fn into_values(self) -> Values {
+        Values::of(match self {
+            Self::Constant(t) => t,
+            Self::Tracked(t) => t.into_primitive(),
+        })
+    }
+
     /// Makes a tensor of it again.
     pub(super) fn into_tensor<const D: usize>(self) -> Tensor<D> {
         match self {
@@ -106,6 +114,49 @@ impl Owned {
     pub(super) fn freeze(self) -> Values {
         Values(self.0)
     }
+}
+
+/// Tells whether a tensor lies in the processor's memory.
+pub(crate) fn in_memory<const D: usize>(tensor: &Tensor<D>) -> bool {
+    Input::take(tensor.clone()).is_ok()
+}
+
+/// Lets `f` change the values of tensors in place, next to a tensor that it reads.
+///
+/// Returns `false` and does nothing if they are not the processor's. Values that somebody else
+/// holds, too, are copied first.
+pub(crate) fn change<const N: usize>(
+    tensors: [&mut Tensor<1>; N],
+    read: &Tensor<1>,
+    f: impl FnOnce([&mut [f32]; N], &[f32]),
+) -> bool {
+    let Ok(read_input) = Input::take(read.clone()) else {
+        return false;
+    };
+    let values = read_input.values();
+    let mut owned = tensors.map(|tensor| {
+        let taken = std::mem::replace(tensor, read.clone());
+        let values = Input::take(taken).map(Input::into_values);
+        (tensor, values.map(Values::into_mut))
+    });
+    let mut all = true;
+    let slices = owned.each_mut().map(|(_, values)| match values {
+        Ok(values) => values.as_mut(),
+        Err(_) => {
+            all = false;
+            Default::default()
+        }
+    });
+    if all {
+        f(slices, values.as_slice());
+    }
+    for (tensor, values) in owned {
+        *tensor = match values {
+            Ok(values) => Tensor::from_primitive::<Flex>(values.0),
+            Err(foreign) => foreign,
+        };
+    }
+    all
 }
 
 /// What an operation remembers for its gradients.

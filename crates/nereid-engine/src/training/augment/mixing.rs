@@ -72,11 +72,16 @@ fn beta(alpha: f64, rng: &mut StdRng) -> f32 {
 }
 
 impl Mixing {
-    /// Mixes targets that are numbers.
+    /// Mixes targets that are numbers, one or several a sample.
     pub(in crate::training) fn blend(&self, values: &mut [f32]) {
         let before = values.to_vec();
-        for ((value, &other), weight) in values.iter_mut().zip(&self.order).zip(&self.weights) {
-            *value = weight * *value + (1.0 - weight) * before[other];
+        let width = (before.len() / self.order.len().max(1)).max(1);
+        let rows = values.chunks_exact_mut(width).zip(&self.order);
+        for ((row, &other), weight) in rows.zip(&self.weights) {
+            let other = &before[other * width..][..width];
+            for (value, other) in row.iter_mut().zip(other) {
+                *value = weight * *value + (1.0 - weight) * other;
+            }
         }
     }
 

@@ -7,6 +7,8 @@
 use burn::tensor::Tensor;
 use nereid_core::spec::Optimizer as Spec;
 
+use super::fused;
+
 /// Numbers that all weights of a step share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
@@ -46,6 +48,20 @@ pub(super) fn slots(spec: &Spec) -> Vec<f64> {
 
 /// Returns a weight's new values.
 pub(super) fn update(
+    spec: &Spec,
+    slots: &mut [Tensor<1>],
+    mut weight: Tensor<1>,
+    g: Tensor<1>,
+    step: Step,
+) -> Tensor<1> {
+    if fused::update(spec, slots, &mut weight, &g, step) {
+        return weight;
+    }
+    by_tensors(spec, slots, weight, g, step)
+}
+
+/// The same by tensor operations, which every device has.
+pub(super) fn by_tensors(
     spec: &Spec,
     slots: &mut [Tensor<1>],
     weight: Tensor<1>,
@@ -299,7 +315,7 @@ fn ftrl(
         return weight;
     }
     let root = |x: Tensor<1>| {
-        if *learning_rate_power == -0.5 {
+        if (learning_rate_power + 0.5).abs() < f64::EPSILON {
             x.sqrt()
         } else {
             x.powf_scalar(-learning_rate_power)

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use nereid_core::{spec::TrainSpec, validation::Violations};
+use nereid_core::{
+    spec::{Network, TrainSpec, network::Plan},
+    validation::Violations,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -34,7 +37,7 @@ pub(super) struct Case {
     /// The spec, but for model and dataset.
     pub(super) spec: Value,
     pub(super) input: Array,
-    /// Names of classes, or numbers.
+    /// Names of classes, or numbers; none if samples are their own targets.
     pub(super) targets: Vec<Value>,
     pub(super) weights: BTreeMap<String, Array>,
     /// Of the first weights, as served.
@@ -69,10 +72,10 @@ impl Case {
 pub(super) struct MetricCase {
     pub(super) name: String,
     pub(super) metrics: Vec<Value>,
-    /// Number of classes; 0 if targets are numbers.
-    pub(super) classes: usize,
-    /// Whether one probability stands for two classes.
-    pub(super) binary: bool,
+    /// How outputs are read: `classes`, `binary`, `labels`, `values`.
+    pub(super) reading: String,
+    /// Number of classes, labels or values.
+    pub(super) names: usize,
     pub(super) outputs: Array,
     pub(super) targets: Vec<f32>,
     pub(super) values: BTreeMap<String, f64>,
@@ -92,6 +95,32 @@ pub(super) struct CallbackCase {
     pub(super) rates: Vec<f64>,
     /// Epoch (from 0) after which training ended.
     pub(super) stopped: Option<usize>,
+}
+
+/// Moments of a weight as Keras draws it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InitializerCase {
+    pub(super) name: String,
+    layers: Value,
+    input_shape: Vec<usize>,
+    pub(super) weight: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) mean: f64,
+    pub(super) std: f64,
+    /// Largest absolute value.
+    pub(super) largest: f64,
+}
+
+impl InitializerCase {
+    /// Reads the network.
+    pub(super) fn plan(&self) -> Result<Plan, Violations> {
+        let mut violations = Violations::default();
+        let network = json!({ "layers": self.layers });
+        let network = Network::read(network, "", &mut violations);
+        let network = violations.into_result(network)?;
+        network.unwrap().plan(&self.input_shape, "")
+    }
 }
 
 #[derive(Deserialize)]

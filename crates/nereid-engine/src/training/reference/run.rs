@@ -5,15 +5,15 @@ use std::{collections::BTreeMap, fmt::Write, io, io::Read, sync::Arc};
 use burn::tensor::{Tensor, TensorData};
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
-    engine::{DataFiles, DataInput, Inspector, Monitor, Snapshot, TrainTask},
+    engine::{DataFiles, DataInput, DataResources, Inspector, Monitor, Snapshot, TrainTask},
     events::{LogLevel, MetricPoint},
     jobs::{Directive, JobPhase, Progress},
-    spec::{Callback, Metric, TrainSpec},
+    spec::{Callback, Metric, TrainSpec, network::Plan},
     workers::DeviceKind,
 };
 use serde_json::{Value, json};
 
-use super::case::{CallbackCase, Case, MetricCase};
+use super::case::{CallbackCase, Case, InitializerCase, MetricCase};
 use crate::{
     data::DatasetInspector,
     device,
@@ -22,7 +22,7 @@ use crate::{
     training::{
         batches::{self, BatchTargets},
         callbacks::{CallbackState, after_epoch},
-        metrics::{Measures, Tally},
+        metrics::{Measures, Reading, Tally},
         plan,
         session::Session,
         split::Splits,
@@ -48,14 +48,18 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
         test: None,
         device,
         resume: None,
+        resources: &DataResources::default(),
         scratch: folder.path(),
         output: folder.path(),
     };
     let splits = Splits::load(&task, &mut || Ok(())).unwrap();
-    let plan = plan(&task, case.targets.len()).unwrap();
+    let plan = plan(&task, case.input.shape[0]).unwrap();
     let samples = splits.samples(&splits.train);
     let wanted = spec.fit.normalization;
-    let preprocessing = preprocessing::fit(wanted, &plan, &[], samples, &splits.train.rows);
+    let columns = &task.train.schema.features;
+    let rows = splits.train.rows.iter();
+    let check = &mut || Ok(());
+    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, rows, check).unwrap();
     let mut network = Network::build(&plan, 0, &device::open(device).unwrap());
     set(case, &mut network);
     let rows = case.input.shape[0];
@@ -98,9 +102,12 @@ fn named(parameter: &Parameter) -> (String, Vec<f32>) {
 fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     let part = &session.splits.train;
     let samples = session.splits.samples(part);
-    let rows = &part.rows[..part.rows.len().min(session.spec.fit.batch_size as usize)];
+    let first = session.spec.fit.batch_size as usize;
+    let rows: Vec<u32> = part.rows.iter().take(first).collect();
     let network = &session.network;
-    let batch = batches::assemble(samples, rows, session.preprocessing, &network.device, None);
+    let mut reader = samples.reader();
+    let batch = batches::assemble(samples, &mut reader, &rows, session.preprocessing, None);
+    let batch = batch.unwrap().onto(&network.device);
     let leaf = |p: &Parameter| {
         let value = p.value.clone();
         if p.trainable {
@@ -137,21 +144,40 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     trainable.map(of).collect()
 }
 
+/// Mean, standard deviation and largest absolute value of a weight, drawn a few times.
+pub(super) fn initial(case: &InitializerCase, plan: &Plan) -> [f64; 3] {
+    let device = device::open(DeviceKind::Cpu).unwrap();
+    let mut values = Vec::new();
+    for seed in 0..8 {
+        let network = Network::build(plan, seed, &device);
+        let mut parameters = network.parameters.iter();
+        let parameter = parameters.find(|p| p.name == case.weight).unwrap();
+        assert_eq!(parameter.shape, case.shape, "{}", case.name);
+        values.extend(parameter.to_keras().unwrap().into_iter().map(f64::from));
+    }
+    let n = f64::from(u32::try_from(values.len()).unwrap());
+    let mean = values.iter().sum::<f64>() / n;
+    let square = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+    let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+    [mean, square.sqrt(), largest]
+}
+
 /// The case's rows as a CSV file.
 fn data(case: &Case) -> DataInput {
     let size: usize = case.input.shape[1..].iter().product();
     let mut text: String = (0..size).map(|i| format!("x{i},")).collect();
     text += "y\n";
-    for (row, target) in case.input.values.chunks(size).zip(&case.targets) {
+    for (i, row) in case.input.values.chunks(size).enumerate() {
         row.iter().for_each(|v| write!(text, "{v},").unwrap());
-        match target {
-            Value::String(class) => text += class,
-            number => text += &number.to_string(),
+        match case.targets.get(i) {
+            Some(Value::String(class)) => text += class,
+            Some(number) => text += &number.to_string(),
+            None => text.push('0'),
         }
         text.push('\n');
     }
     let files = Csv(text.into_bytes());
-    let kind = if case.targets[0].is_string() {
+    let kind = if case.targets.first().is_some_and(Value::is_string) {
         "class"
     } else {
         "value"
@@ -169,6 +195,7 @@ fn data(case: &Case) -> DataInput {
         source,
         schema: inspection.schema,
         files: Arc::new(files),
+        digest: None,
     }
 }
 
@@ -180,26 +207,41 @@ impl DataFiles for Csv {
     }
 }
 
-/// Measures given outputs, in two batches.
-pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
-    let metrics: Vec<Metric> = case.metrics.iter().map(metric).collect();
-    let threshold = case.binary.then_some(0.5);
-    let measures = Measures::new(&metrics, case.classes, threshold);
-    let (outputs, n) = (case.outputs.floats(), case.targets.len());
+/// Measures given outputs, in two batches; nothing if a metric is not known.
+pub(super) fn measure(case: &MetricCase) -> Option<BTreeMap<String, f64>> {
+    let metrics = case.metrics.iter().map(metric);
+    let metrics = metrics.collect::<Option<Vec<Metric>>>()?;
+    let reading = match case.reading.as_str() {
+        "binary" => Reading::Binary,
+        "labels" => Reading::Labels,
+        "values" => Reading::Values,
+        _ => Reading::Classes,
+    };
+    let measures = Measures::new(&metrics, case.names, reading, false);
+    let outputs = case.outputs.floats();
+    let wide = if reading == Reading::Labels {
+        case.names
+    } else {
+        1
+    };
+    let n = case.targets.len() / wide;
     let (width, half) = (outputs.len() / n, n / 2);
     let mut tally = Tally::default();
     for rows in [0..half, half..n] {
         let outputs = &outputs[rows.start * width..rows.end * width];
-        let targets = &case.targets[rows];
-        let targets = if case.classes == 0 {
-            BatchTargets::Value(targets.to_vec())
-        } else {
-            BatchTargets::Class(targets.iter().map(|&t| class(t)).collect())
+        let targets = case.targets[rows.start * wide..rows.end * wide].to_vec();
+        let targets = match reading {
+            Reading::Values => BatchTargets::Value(targets),
+            Reading::Labels => BatchTargets::Many {
+                values: targets,
+                width: wide,
+            },
+            _ => BatchTargets::Class(targets.into_iter().map(class).collect()),
         };
         measures.add(&mut tally, outputs, &targets, 0.0, true);
     }
     if let Some(matrix) = &case.matrix {
-        let names: Vec<_> = (0..case.classes).map(|i| i.to_string()).collect();
+        let names: Vec<_> = (0..case.names).map(|i| i.to_string()).collect();
         let reports = measures.reports(&tally, &names);
         assert_eq!(
             reports["confusion_matrix"]["counts"],
@@ -208,7 +250,7 @@ pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
             case.name
         );
     }
-    measures.values(&tally, "")
+    Some(measures.values(&tally, ""))
 }
 
 #[expect(
@@ -220,12 +262,12 @@ fn class(target: f32) -> u32 {
     target as u32
 }
 
-fn metric(value: &Value) -> Metric {
+fn metric(value: &Value) -> Option<Metric> {
     let value = match value {
         Value::String(name) => json!({ "type": name }),
         object => object.clone(),
     };
-    serde_json::from_value(value).unwrap()
+    serde_json::from_value(value).ok()
 }
 
 /// Runs a callback over epochs; returns the rate after each and the last if it ended training.

@@ -1,7 +1,5 @@
 //! One pass over rows: a training step, an evaluation.
 
-use std::time::Instant;
-
 use burn::tensor::Tensor;
 use nereid_core::{
     engine::{EngineError, Monitor},
@@ -12,10 +10,11 @@ use super::Session;
 use crate::{
     network::{Mode, TrainingPass, host},
     training::{
-        augment::Position,
-        batches::{self, Batch, BatchTargets},
+        batches::{Batch, BatchTargets},
+        feed::Next,
         metrics::Tally,
         optimizer::Rate,
+        order::Order,
         rules::Step,
         split::Part,
         watch::scalar,
@@ -27,10 +26,7 @@ const EVALUATION_BATCH: usize = 128;
 
 impl Session<'_> {
     /// Changes the weights once.
-    pub(super) fn step(&mut self, rows: &[usize]) -> Result<(), EngineError> {
-        let waiting = Instant::now();
-        let batch = self.training_batch(rows);
-        self.pace.stepped(rows.len(), waiting.elapsed());
+    pub(super) fn step(&mut self, batch: Batch) -> Result<(), EngineError> {
         let watched = self.pace.watches(&self.state);
         let input = batch.input.clone();
         let leaves: Vec<Tensor<1>> = self
@@ -92,18 +88,6 @@ impl Session<'_> {
         }
         self.state.step += 1;
         Ok(())
-    }
-
-    fn training_batch(&self, rows: &[usize]) -> Batch {
-        let samples = self.splits.samples(&self.splits.train);
-        let size = u64::from(self.spec.fit.batch_size.max(1));
-        let at = Position {
-            epoch: self.state.epoch,
-            first: self.state.batch as u64 * size,
-        };
-        let augmentation = self.augmenter.as_ref().map(|augmenter| (augmenter, at));
-        let device = &self.network.device;
-        batches::assemble(samples, rows, self.preprocessing, device, augmentation)
     }
 
     /// Lets the optimiser change the weights, at the rate that the spec has for this step.
@@ -169,25 +153,33 @@ impl Session<'_> {
         matrix: bool,
         monitor: &mut dyn Monitor,
     ) -> Result<Tally, EngineError> {
-        let samples = self.splits.samples(part);
         let weights = self.weights();
         let batch = (self.spec.fit.batch_size as usize).max(EVALUATION_BATCH);
+        let feed = self.feed(part, batch);
         let mut tally = Tally::default();
-        for rows in part.rows.chunks(batch) {
-            let device = &self.network.device;
-            let batch = batches::assemble(samples, rows, self.preprocessing, device, None);
-            let ending = self.objective.ending;
-            let mut mode = Mode::Inference;
-            let outputs = self
-                .network
-                .forward(&weights, batch.input, ending, &mut mode);
-            let loss = self.objective.loss(outputs.clone(), &batch.targets, false);
-            let (loss, outputs) = (scalar(&loss)?, host(outputs)?);
-            self.measures
-                .add(&mut tally, &outputs, &batch.targets, loss, matrix);
-            self.snapshots.collect(monitor);
-            self.heed(monitor)?;
-        }
+        feed.run(Order::listed(&part.rows), part.rows.len(), 0, |batches| {
+            loop {
+                let batch = match batches.next()? {
+                    Next::Batch(batch) => batch.onto(&self.network.device),
+                    Next::Waiting => {
+                        self.heed(monitor)?;
+                        continue;
+                    }
+                    Next::End => return Ok(()),
+                };
+                let ending = self.objective.ending;
+                let mut mode = Mode::Inference;
+                let outputs = self
+                    .network
+                    .forward(&weights, batch.input, ending, &mut mode);
+                let loss = self.objective.loss(outputs.clone(), &batch.targets, false);
+                let (loss, outputs) = (scalar(&loss)?, host(outputs)?);
+                self.measures
+                    .add(&mut tally, &outputs, &batch.targets, loss, matrix);
+                self.snapshots.collect(monitor);
+                self.heed(monitor)?;
+            }
+        })?;
         Ok(tally)
     }
 }
