@@ -14,6 +14,7 @@ mod idx;
 mod images;
 mod inspect;
 mod jsonl;
+mod keys;
 mod labels;
 mod load;
 mod npy;
@@ -32,6 +33,7 @@ use nereid_core::engine::EngineError;
 
 pub(crate) use inspect::DatasetInspector;
 
+pub(crate) use keys::{Key, read_keys};
 pub(crate) use load::{Room, does_not_fit, load};
 pub(crate) use samples::{Reader, Samples, Targets, Width};
 pub(crate) use statistics::{Column, Statistics};

@@ -5,6 +5,7 @@ mod batches;
 mod callbacks;
 mod exact;
 mod feed;
+mod finder;
 mod metrics;
 mod objective;
 mod optimizer;
@@ -39,6 +40,7 @@ use crate::{
     outputs::{self, Head},
     preprocessing,
 };
+use finder::{Chosen, Trials};
 use metrics::{Measures, Reading};
 use objective::Objective;
 use session::Session;
@@ -83,12 +85,30 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let network = Network::build(&plan, task.spec.fit.seed, &device);
 
     monitor.phase(JobPhase::Training);
+    let trials = Trials {
+        task,
+        splits: &splits,
+        preprocessing: &preprocessing,
+        plan: &plan,
+        network: &network,
+    };
+    let chosen = match task.resume {
+        _ if !finder::wanted(task.spec) => Chosen::default(),
+        Some(path) => state::chosen(path)?,
+        None => trials.find(monitor)?,
+    };
+    let spec = chosen.apply(task.spec);
+    let task = &finder::with_spec(task, &spec);
     let mut session = start(task, &splits, &preprocessing, network)?;
+    session.state.chosen = chosen;
     announce(&session, &plan, monitor);
     session.run(monitor)?;
 
     monitor.phase(JobPhase::Evaluating);
-    let (metrics, reports) = evaluate(&mut session, task, monitor)?;
+    let (metrics, mut reports) = evaluate(&mut session, task, monitor)?;
+    if !chosen.is_empty() {
+        reports.insert("chosen".to_owned(), chosen.report());
+    }
     let schema = learnt(task);
     let head = Head::of(task.spec, &schema);
     let signature = outputs::signature(&schema, head, width, preprocessing.clone());

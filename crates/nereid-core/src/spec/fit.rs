@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     augmentation::{self, Augmentation},
     patterns::{self, Pattern, Patterns},
+    schedule::Auto,
     split::{ClassBalance, Split},
 };
 use crate::{limits, validation::Violations};
@@ -45,6 +46,42 @@ pub enum BalancedWeight {
     Balanced,
 }
 
+/// Stands for `"auto"` in [`FitOptions::batch_size`].
+pub const AUTO_BATCH_SIZE: u32 = u32::MAX;
+
+/// Samples per step, as written in a spec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum BatchSize {
+    /// So many, from 1 to 65,536.
+    Samples(u64),
+    /// Found before training by measuring.
+    Auto(Auto),
+}
+
+mod batch_size {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use super::{AUTO_BATCH_SIZE, Auto, BatchSize};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    pub(super) fn serialize<S: Serializer>(size: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        match *size {
+            AUTO_BATCH_SIZE => BatchSize::Auto(Auto::Auto).serialize(serializer),
+            size => size.serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        let read = BatchSize::deserialize(deserializer);
+        match read.map_err(|_| D::Error::custom("expected a whole number from 1 or \"auto\""))? {
+            BatchSize::Auto(_) => Ok(AUTO_BATCH_SIZE),
+            // What is too large stays so, to be refused with its limit.
+            BatchSize::Samples(n) => Ok(u32::try_from(n).unwrap_or(u32::MAX).min(u32::MAX - 1)),
+        }
+    }
+}
+
 /// Options of the training loop, as of Keras' `fit` and optimiser arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -52,8 +89,9 @@ pub struct FitOptions {
     /// Passes over the training data.
     #[schema(minimum = 1, maximum = 100_000)]
     pub epochs: u32,
-    /// Samples per step.
-    #[schema(minimum = 1, maximum = 65_536)]
+    /// Samples per step; [`AUTO_BATCH_SIZE`] until one is found.
+    #[serde(with = "batch_size")]
+    #[schema(value_type = BatchSize)]
     pub batch_size: u32,
     /// Share of the rows held out to validate after each epoch, drawn by `seed`.
     #[schema(minimum = 0, maximum = 0.9)]
@@ -164,12 +202,10 @@ impl FitOptions {
     pub fn check(&self, pointer: &str, v: &mut Violations) {
         let at = |field: &str| format!("{pointer}/{field}");
         v.check_range(&at("epochs"), self.epochs, 1, limits::MAX_EPOCHS);
-        v.check_range(
-            &at("batch_size"),
-            self.batch_size,
-            1,
-            limits::MAX_BATCH_SIZE,
-        );
+        if self.batch_size != AUTO_BATCH_SIZE {
+            let (size, most) = (self.batch_size, limits::MAX_BATCH_SIZE);
+            v.check_range(&at("batch_size"), size, 1, most);
+        }
         v.check_range(&at("validation_split"), self.validation_split, 0.0, 0.9);
         v.check_range(&at("test_split"), self.test_split, 0.0, 0.9);
         let held_out = self.validation_split + self.test_split;
@@ -186,12 +222,7 @@ impl FitOptions {
         self.check_gradients(pointer, v);
         let every = self.report_every_steps.unwrap_or(1);
         v.check_range(&at("report_every_steps"), every, 1, 1_000_000_000);
-        v.check(
-            self.split.is_default() || held_out > 0.0,
-            &at("split"),
-            "conflict",
-            || "split needs a validation_split or test_split above 0".to_owned(),
-        );
+        self.split.check(held_out, &at("split"), v);
         let weighted = matches!(self.class_weight, Some(ClassWeight::Balanced(_)));
         v.check(
             self.class_balance.is_none() || !weighted,

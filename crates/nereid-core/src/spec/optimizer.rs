@@ -292,6 +292,23 @@ impl Optimizer {
         sound.then_some(optimizer)
     }
 
+    /// Replaces the step size.
+    pub fn set_learning_rate(&mut self, rate: LearningRate) {
+        match self {
+            Self::Sgd { learning_rate, .. }
+            | Self::Adam { learning_rate, .. }
+            | Self::Adamw { learning_rate, .. }
+            | Self::Rmsprop { learning_rate, .. }
+            | Self::Adagrad { learning_rate, .. }
+            | Self::Adadelta { learning_rate, .. }
+            | Self::Adamax { learning_rate, .. }
+            | Self::Nadam { learning_rate, .. }
+            | Self::Ftrl { learning_rate, .. }
+            | Self::Lamb { learning_rate, .. }
+            | Self::Lion { learning_rate, .. } => *learning_rate = rate,
+        }
+    }
+
     /// Returns the step size.
     #[must_use]
     pub fn learning_rate(&self) -> &LearningRate {
@@ -357,7 +374,7 @@ impl Optimizer {
         }
         let cycles = match rate {
             LearningRate::Scheduled(schedule) => schedule.cycles_momentum(self.has_momentum()),
-            LearningRate::Constant(_) => false,
+            LearningRate::Constant(_) | LearningRate::Auto(_) => false,
         };
         v.check(
             !cycles || self.has_momentum(),

@@ -22,6 +22,16 @@ pub enum LearningRate {
     Constant(f64),
     /// A function of the step.
     Scheduled(Schedule),
+    /// Found before training by a range test (Smith, 2015), and then the same at each step.
+    Auto(Auto),
+}
+
+/// The word `auto`: Nereid finds the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Auto {
+    /// Found before training.
+    Auto,
 }
 
 /// How a learning rate changes with the steps (<https://keras.io/api/optimizers/learning_rate_schedules/>).
@@ -282,8 +292,9 @@ impl LearningRate {
         match value {
             Value::Object(_) => parse(value, pointer, v).map(Self::Scheduled),
             Value::Number(_) => parse(value, pointer, v).map(Self::Constant),
+            Value::String(word) if word == "auto" => Some(Self::Auto(Auto::Auto)),
             _ => {
-                let detail = "expected a number, or an object such as {\"type\": \"cosine_decay\", \"initial_learning_rate\": 0.001}";
+                let detail = "expected a number, \"auto\", or an object such as {\"type\": \"cosine_decay\", \"initial_learning_rate\": 0.001}";
                 v.push(pointer, "wrong_type", detail);
                 None
             }
@@ -295,6 +306,7 @@ impl LearningRate {
     pub fn at(&self, step: u64, horizon: Horizon) -> f64 {
         match self {
             Self::Constant(rate) => *rate,
+            Self::Auto(_) => 1e-3,
             Self::Scheduled(schedule) => schedule.at(step, horizon),
         }
     }
@@ -304,6 +316,7 @@ impl LearningRate {
         match self {
             Self::Constant(rate) => v.check_range(pointer, *rate, 1e-12, check::MAX_RATE),
             Self::Scheduled(schedule) => schedule.check(pointer, v),
+            Self::Auto(_) => {}
         }
     }
 }

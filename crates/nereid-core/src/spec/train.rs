@@ -17,6 +17,7 @@ use super::{
     optimizer::Optimizer,
     rules::Rule,
     schedule::LearningRate,
+    split::SplitBy,
 };
 use crate::{
     Name,
@@ -184,6 +185,17 @@ impl TrainSpec {
             let detail = "validation_dataset and fit.validation_split exclude each other";
             r.violations().push(at, "conflict", detail);
         }
+        for (field, dataset) in [
+            ("validation_dataset", &validation_dataset),
+            ("test_dataset", &test_dataset),
+        ] {
+            let given = fit.split.by == SplitBy::Given;
+            let at = format!("{pointer}/{field}");
+            let clash = dataset.is_some() && given;
+            r.violations().check(!clash, &at, "conflict", || {
+                format!("{field} and a given fit.split exclude each other")
+            });
+        }
         if test_dataset.is_some() && fit.test_split > 0.0 {
             let at = format!("{pointer}/test_dataset");
             r.violations().push(
@@ -238,6 +250,8 @@ impl TrainSpec {
         self.check_monitors(pointer, &mut v);
         self.check_rows(rows, pointer, &mut v);
         self.check_augmentation(schema, pointer, &mut v);
+        let at = format!("{pointer}/fit/split");
+        self.fit.split.check_column(schema, &at, &mut v);
         match plan {
             Some(plan) => v.into_result(plan),
             None => Err(v),
@@ -247,7 +261,9 @@ impl TrainSpec {
     /// Tells whether each epoch ends with a validation.
     #[must_use]
     pub fn validates(&self) -> bool {
-        self.validation_dataset.is_some() || self.fit.validation_split > 0.0
+        self.validation_dataset.is_some()
+            || self.fit.validation_split > 0.0
+            || self.fit.split.by == SplitBy::Given
     }
 
     fn check_monitors(&self, pointer: &str, v: &mut Violations) {

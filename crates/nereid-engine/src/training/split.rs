@@ -12,7 +12,7 @@ use nereid_core::{
 
 use self::balance::Balance;
 use super::order::{RowSet, Shuffle};
-use crate::data::{Check, Room, Samples, Targets, does_not_fit, load};
+use crate::data::{Check, Key, Room, Samples, Targets, does_not_fit, load, read_keys};
 
 /// Decoded datasets and the rows of each that play a part.
 pub(super) struct Splits {
@@ -43,7 +43,10 @@ impl Splits {
         let ordered = ordered && fit.class_balance.is_none();
         let train = load(&task.train, schema, &mut room, ordered, check)?;
         let shuffle = Shuffle::of(fit, &train);
-        let [rest, validation, test] = draw(fit, &train);
+        let column = fit.split.column.as_deref();
+        let keys = column.map(|column| read_keys(&task.train, column, check));
+        let keys = keys.transpose()?;
+        let [rest, validation, test] = draw(fit, &train, keys.as_deref())?;
         check_streamed(task, &train, shuffle)?;
         let balance = balance(fit, &train, &rest);
         let part = |rows: RowSet| (rows.len() > 0).then_some(Part { dataset: 0, rows });
@@ -106,18 +109,23 @@ impl Splits {
 }
 
 /// Draws training, validation and test rows.
-fn draw(fit: &FitOptions, samples: &Samples) -> [RowSet; 3] {
-    if fit.validation_split + fit.test_split == 0.0 {
+fn draw(
+    fit: &FitOptions,
+    samples: &Samples,
+    keys: Option<&[Key]>,
+) -> Result<[RowSet; 3], EngineError> {
+    let held_out = fit.validation_split + fit.test_split;
+    if held_out == 0.0 && keys.is_none() {
         let none = || RowSet::List(Vec::new());
-        return [RowSet::First(number(samples.rows)), none(), none()];
+        return Ok([RowSet::First(number(samples.rows)), none(), none()]);
     }
-    let mut parts = draw::draw(fit, number(samples.rows), &samples.targets);
+    let mut parts = draw::draw(fit, number(samples.rows), &samples.targets, keys)?;
     if Shuffle::reads_in_order(fit, samples) {
         for rows in &mut parts {
             rows.sort_unstable();
         }
     }
-    parts.map(RowSet::from)
+    Ok(parts.map(RowSet::from))
 }
 
 fn balance(fit: &FitOptions, samples: &Samples, rows: &RowSet) -> Option<Balance> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     callbacks::CallbackState,
     exact,
+    finder::Chosen,
     metrics::{Measures, Tally},
     optimizer::Optimizer,
     rules::RuleState,
@@ -54,6 +55,9 @@ pub(super) struct State {
     /// Why a rule ends training after the step just done.
     #[serde(default)]
     pub(super) ended_by: Option<String>,
+    /// What was found before training.
+    #[serde(default)]
+    pub(super) chosen: Chosen,
     /// Norm of the gradients of the step just done; NaN if it was not watched.
     #[serde(with = "exact", default = "unknown")]
     pub(super) gradient_norm: f64,
@@ -88,6 +92,7 @@ impl State {
             finished: false,
             rules: vec![RuleState::default(); rules],
             ended_by: None,
+            chosen: Chosen::default(),
             gradient_norm: unknown(),
         }
     }
@@ -183,6 +188,28 @@ impl Frozen {
     }
 }
 
+/// Returns what was found before the training that a state was saved of.
+///
+/// # Errors
+/// [`EngineError::BadState`], whatever is wrong with the file.
+pub(super) fn chosen(path: &Path) -> Result<Chosen, EngineError> {
+    let read = || {
+        let bytes = std::fs::read(path).map_err(|e| bad(&e.to_string()))?;
+        let file = TensorsFile::from_bytes(&bytes)?;
+        header(&file).map(|header| header.state.chosen)
+    };
+    guard::panics("reading a state", read).map_err(|e| match e {
+        EngineError::BadState(_) => e,
+        other => bad(&other.to_string()),
+    })
+}
+
+fn header(file: &TensorsFile) -> Result<Header<'static>, EngineError> {
+    let header = file.metadata.get(METADATA_KEY);
+    let header = header.ok_or_else(|| bad("its header is missing"))?;
+    serde_json::from_str(header).map_err(|e| bad(&format!("its header: {e}")))
+}
+
 /// Restores a saved state into network and optimiser; returns it with the best weights so far.
 ///
 /// # Errors
@@ -212,10 +239,7 @@ fn decode(
     optimizer: &mut Optimizer,
 ) -> Result<(State, Option<Vec<Tensor<1>>>), EngineError> {
     let mut file = TensorsFile::from_bytes(bytes)?;
-    let header = file.metadata.get(METADATA_KEY);
-    let header = header.ok_or_else(|| bad("its header is missing"))?;
-    let header: Header<'_> =
-        serde_json::from_str(header).map_err(|e| bad(&format!("its header: {e}")))?;
+    let header = header(&file)?;
     if header.format != FORMAT || header.fingerprint != fingerprint {
         return Err(bad("it belongs to another spec, dataset or version"));
     }

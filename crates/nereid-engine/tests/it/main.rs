@@ -13,6 +13,7 @@ mod augmentation;
 mod data;
 mod digits;
 mod directions;
+mod finders;
 mod formats;
 mod images;
 mod large;

@@ -1,5 +1,6 @@
 //! How rows are held out, and classes balanced.
 
+use nereid_core::spec::TrainSpec;
 use serde_json::json;
 
 use crate::{
@@ -59,4 +60,49 @@ fn balanced_classes_are_trained_on_equally_often() {
         }
         assert_resumes_exactly(&spec(description.clone()), &data);
     }
+}
+
+#[test]
+fn the_column_of_a_split_is_read_and_never_learnt_from() {
+    let mut numbers = Numbers(6);
+    let mut text = "part,x,patient,label\n".to_owned();
+    for row in 0..120 {
+        let part = ["train", "train", "validation", "test"][row % 4];
+        text += &format!("{part},{:.3},p{},{}\n", numbers.next(), row % 9, row % 2);
+    }
+    let source = |ignored: serde_json::Value| json!({"format": "csv", "label_column": "label", "columns": ignored});
+    let ignored = json!({"part": {"kind": "ignore"}, "patient": {"kind": "ignore"}});
+    let data = input(source(ignored), csv(text.clone()));
+    let described = |split: serde_json::Value, share: f64| {
+        spec(json!({
+            "network": {"layers": [{"type": "Dense", "units": 2}]},
+            "loss": {"type": "sparse_categorical_crossentropy"},
+            "fit": {"split": split, "validation_split": share, "test_split": share}
+        }))
+    };
+    let run = |spec: &TrainSpec| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::default();
+        let result = train(spec, &data, None, folder.path(), &mut recorder);
+        result.map(|model| (model, recorder.lines[0].clone()))
+    };
+    let (model, line) = run(&described(json!({"by": "given", "column": "part"}), 0.0)).unwrap();
+    assert!(
+        line.starts_with("60 training, 30 validation and 30 test samples"),
+        "{line}"
+    );
+    assert_eq!(model.signature.columns.unwrap(), ["x"]);
+    let (_, line) = run(&described(json!({"by": "group", "column": "patient"}), 0.1)).unwrap();
+    // Each patient has 13 or 14 rows.
+    let held_out = |line: &str| line.contains(" 13 validation") || line.contains(" 14 validation");
+    assert!(held_out(&line), "{line}");
+    let error = run(&described(json!({"by": "time", "column": "nowhere"}), 0.1)).unwrap_err();
+    assert!(error.to_string().contains("nowhere"), "{error}");
+    let error = run(&described(json!({"by": "group", "column": "x"}), 0.1)).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("/fit/split/column: \"x\" is a feature"),
+        "{error}"
+    );
 }

@@ -7,6 +7,9 @@ use super::Session;
 use crate::{
     network::{Mode, Network, Seen, TrainingPass},
     training::{
+        feed::Next,
+        obey,
+        order::Order,
         rules::{self, Step},
         watch::{self, EngineErrorOr, Observation},
     },
@@ -61,6 +64,47 @@ impl Session<'_> {
         match watch::diagnose(input, &network.parameters, &outputs) {
             Ok(why) => self.diverged(format!("{what}; {why}")),
             Err(e) => e,
+        }
+    }
+
+    /// Trains step by step, each at a rate of its own, while `watch` says so of the loss.
+    pub(in crate::training) fn trial(
+        &mut self,
+        rate: impl Fn(u32) -> f64,
+        mut watch: impl FnMut(u32, f64) -> bool,
+        monitor: &mut dyn Monitor,
+    ) -> Result<(), EngineError> {
+        let mut step = 0;
+        loop {
+            let (splits, fit, epoch) = (self.splits, &self.spec.fit, self.state.epoch);
+            let rows = splits.epoch_rows(fit.seed, epoch);
+            let order = Order::shuffled(&rows, splits.shuffle, fit.seed, epoch);
+            let feed = self.feed(&splits.train, fit.batch_size as usize);
+            let more = feed.run(order, rows.len(), 0, |batches| {
+                loop {
+                    obey(false, monitor)?;
+                    let batch = match batches.next()? {
+                        Next::Batch(batch) => batch,
+                        Next::Waiting => continue,
+                        Next::End => return Ok(true),
+                    };
+                    self.state.rate = rate(step);
+                    match self.step(batch.onto(&self.network.device)) {
+                        Err(EngineError::Diverged { .. }) => return Ok(false),
+                        result => result?,
+                    }
+                    self.state.batch += 1;
+                    if !watch(step, self.newest.loss) {
+                        return Ok(false);
+                    }
+                    step += 1;
+                }
+            })?;
+            if !more {
+                return Ok(());
+            }
+            self.state.epoch += 1;
+            self.state.batch = 0;
         }
     }
 
