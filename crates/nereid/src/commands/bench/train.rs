@@ -86,7 +86,10 @@ mod tests {
         let one = chosen(&["tabular-32".to_owned()]).unwrap();
         assert_eq!(one.len(), 1);
         let error = chosen(&["nothing".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("nothing") && error.contains("tabular-32"), "{error}");
+        assert!(
+            error.contains("nothing") && error.contains("tabular-32"),
+            "{error}"
+        );
     }
 
     #[test]
