@@ -213,7 +213,6 @@ impl DataFiles for Memory {
 /// Keeps the samples per second of each epoch.
 struct Speeds(Vec<f64>);
 
-#[expect(clippy::float_cmp, reason = "whole numbers of epochs are exact")]
 impl Monitor for Speeds {
     fn phase(&mut self, _phase: JobPhase) {}
     fn progress(&mut self, _progress: Progress) {}
