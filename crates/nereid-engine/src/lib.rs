@@ -3,6 +3,11 @@
 //! Implements the traits of [`nereid_core::engine`]. It knows nothing of HTTP, S3 or Postgres;
 //! no type of the framework appears in its interface.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "what a kernel of our own does not take is handed back, to go the framework's way"
+)]
+
 mod artifact;
 pub mod bench;
 mod data;

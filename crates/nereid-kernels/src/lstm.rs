@@ -425,9 +425,9 @@ mod tests {
                     let moved = |by: f64| {
                         let (mut g, mut u) = (given64.clone(), u64.clone());
                         if of_given {
-                            g[at] += by
+                            g[at] += by;
                         } else {
-                            u[at] += by
+                            u[at] += by;
                         }
                         loss(&g, &u)
                     };

@@ -176,8 +176,8 @@ impl Recurrent {
                 (self.function.apply(sum), None)
             }
             Cell::Lstm(gate) => self.lstm(gate, given, state, recurrent),
-            Cell::Gru(gate, true) => self.gru_after(gate, given, state, recurrent, inner),
-            Cell::Gru(gate, false) => self.gru_before(gate, given, state, recurrent),
+            Cell::Gru(gate, true) => self.gru_after(gate, &given, state, recurrent, inner),
+            Cell::Gru(gate, false) => self.gru_before(gate, &given, state, recurrent),
         }
     }
 
@@ -206,13 +206,13 @@ impl Recurrent {
     fn gru_after(
         &self,
         gate: Function,
-        given: Tensor<2>,
+        given: &Tensor<2>,
         state: Option<State>,
         recurrent: &Tensor<2>,
         inner: Option<&Tensor<2>>,
     ) -> State {
         let (n, units) = (given.dims()[0], self.units);
-        let [xz, xr, xh] = self.split(&given);
+        let [xz, xr, xh] = self.split(given);
         let product = state
             .as_ref()
             .map(|(h, _)| h.clone().matmul(recurrent.clone()));
@@ -235,11 +235,11 @@ impl Recurrent {
     fn gru_before(
         &self,
         gate: Function,
-        given: Tensor<2>,
+        given: &Tensor<2>,
         state: Option<State>,
         recurrent: &Tensor<2>,
     ) -> State {
-        let [xz, xr, xh] = self.split(&given);
+        let [xz, xr, xh] = self.split(given);
         let Some((h, _)) = state else {
             return (mix(gate.apply(xz), None, self.function.apply(xh)), None);
         };

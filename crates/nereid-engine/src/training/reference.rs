@@ -15,64 +15,16 @@ use close::Differences;
 
 use crate::device::devices;
 
-/// Beginnings of the names of cases for what the engine does not have yet. A case that is refused
-/// without being listed here fails, and one that is listed runs as soon as it is understood.
-const PENDING: &[&str] = &[
-    "activation/",
-    "Add/",
-    "Average/",
-    "Bidirectional/",
-    "Concatenate/",
-    "Conv1D/groups",
-    "Conv2D/groups",
-    "Conv2DTranspose",
-    "DepthwiseConv2D",
-    "ELU/",
-    "GRU/",
-    "GaussianNoise/",
-    "GlobalMaxPooling1D/",
-    "GlobalMaxPooling2D/",
-    "GroupNormalization/",
-    "LSTM/",
-    "LeakyReLU/",
-    "Maximum/",
-    "Minimum/",
-    "MultiHeadAttention/",
-    "Multiply/",
-    "PReLU",
-    "PositionEmbedding/",
-    "RMSNormalization/",
-    "ReLU/",
-    "RepeatVector/",
-    "SeparableConv2D",
-    "SimpleRNN/",
-    "SpatialDropout1D/",
-    "SpatialDropout2D/",
-    "Subtract/",
-    "UpSampling2D/",
-    "ZeroPadding2D/",
-    "auc/",
-    "autoencoder/",
-    "averaged/",
-    "initializer/",
-    "labels/",
-    "more/",
-    "loss/",
-    "optimizer/accumulated/",
-    "optimizer/adadelta/",
-    "optimizer/adagrad/",
-    "optimizer/adam/amsgrad",
-    "optimizer/adamax/",
-    "optimizer/adamw/amsgrad",
-    "optimizer/decay/",
-    "optimizer/ema/",
-    "optimizer/ftrl/",
-    "optimizer/global_clipnorm/",
-    "optimizer/lamb/",
-    "optimizer/lion/",
-    "optimizer/nadam/",
-    "optimizer/rmsprop/centered",
-    "optimizer/schedule/",
+/// Cases whose weights may stray twice as far within ten steps, and why.
+const ROUNDED: [(&str, &str); 2] = [
+    (
+        "loss/mape",
+        "errors in per cent make losses and gradients of some hundred",
+    ),
+    (
+        "optimizer/schedule/",
+        "Keras computes the rate in 32 bits, and Adam's first steps divide by small averages",
+    ),
 ];
 
 /// Relative difference allowed on a device.
@@ -89,7 +41,6 @@ fn trainings_are_those_of_keras_and_pytorch() {
     for case in all() {
         let spec = match case.spec() {
             Ok(spec) => spec,
-            Err(_) if is_pending(&case.name) => continue,
             Err(refused) => {
                 failed.push(format!("{}: refused: {refused:?}", case.name));
                 continue;
@@ -98,7 +49,9 @@ fn trainings_are_those_of_keras_and_pytorch() {
         covered.add(&case.spec, case.confirmed());
         for device in devices() {
             let outcome = run::train(&case, &spec, device);
-            let mut differences = Differences::new(allowed(device));
+            let rounded = ROUNDED.iter().any(|(name, _)| case.name.starts_with(name));
+            let factor = if rounded { 2.0 } else { 1.0 };
+            let mut differences = Differences::new(allowed(device) * factor);
             differences.add("output", &outcome.output, &case.output.values);
             differences.add("losses", &outcome.losses, &case.losses.values);
             for (what, got, expected) in [
@@ -119,15 +72,6 @@ fn trainings_are_those_of_keras_and_pytorch() {
     covered.assert_complete();
 }
 
-/// Tells whether the engine may refuse a case, and says so.
-fn is_pending(name: &str) -> bool {
-    let listed = PENDING.iter().any(|p| name.starts_with(p));
-    if listed {
-        println!("pending: {name}");
-    }
-    listed
-}
-
 fn all() -> Vec<Case> {
     ["layers", "more_layers", "training", "more_training"]
         .into_iter()
@@ -139,10 +83,7 @@ fn all() -> Vec<Case> {
 fn metrics_are_those_of_keras() {
     let mut failed = Vec::new();
     for case in cases::<MetricCase>("metrics") {
-        let Some(got) = run::measure(&case) else {
-            assert!(is_pending(&case.name), "{} is refused", case.name);
-            continue;
-        };
+        let got = run::measure(&case);
         let mut differences = Differences::new(1e-6);
         for (name, expected) in &case.values {
             differences.add(name, &[got[name]], &[*expected]);
@@ -173,10 +114,7 @@ fn callbacks_are_those_of_keras() {
 fn weights_start_as_those_of_keras() {
     let mut failed = Vec::new();
     for case in cases::<InitializerCase>("initializers") {
-        let Ok(plan) = case.plan() else {
-            assert!(is_pending(&case.name), "{} is refused", case.name);
-            continue;
-        };
+        let plan = case.plan().unwrap();
         let [mean, std, largest] = run::initial(&case, &plan);
         // Both are drawn, eight times: this is eight standard errors of the difference.
         let n: usize = case.shape.iter().product();

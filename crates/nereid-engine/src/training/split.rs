@@ -44,6 +44,10 @@ impl Splits {
         let train = load(&task.train, schema, &mut room, ordered, check)?;
         let shuffle = Shuffle::of(fit, &train);
         let column = fit.split.column.as_deref();
+        if column.is_some() {
+            // A column that cannot be split by is refused for that, not for what its cells hold.
+            super::plan(task, train.rows)?;
+        }
         let keys = column.map(|column| read_keys(&task.train, column, check));
         let keys = keys.transpose()?;
         let [rest, validation, test] = draw(fit, &train, keys.as_deref())?;

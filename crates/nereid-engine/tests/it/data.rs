@@ -130,7 +130,7 @@ fn bad_binary_files_are_refused() {
             "bad_header",
             "idx",
             images.clone(),
-            idx(8, &[2, 2], &[0; 4]),
+            idx(8, &[2, 2, 2], &[0; 8]),
         ),
         (
             "trailing_bytes",

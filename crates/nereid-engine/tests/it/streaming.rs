@@ -110,7 +110,7 @@ fn augmentation_and_balance_do_not_depend_on_threads() {
     let mut description = description();
     description["fit"]["augmentation"] = json!([
         {"type": "RandomFlip", "mode": "horizontal"},
-        {"type": "GaussianNoise", "stddev": 0.1}
+        {"type": "RandomTranslation", "height_factor": 0.2, "width_factor": 0.2}
     ]);
     description["fit"]["class_weight"] = json!(null);
     description["fit"]["class_balance"] = json!("oversample");

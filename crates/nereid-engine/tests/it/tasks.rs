@@ -75,7 +75,7 @@ fn an_autoencoder_finds_digits_again_and_nothing_else() {
         let zero = "0,0,5,13,9,1,0,0,0,0,13,15,10,15,5,0,0,3,15,2,0,11,8,0,0,4,12,0,0,8,8,0,\
                     0,5,8,0,0,9,8,0,0,4,11,0,1,12,7,0,0,2,14,5,10,12,0,0,0,0,6,13,10,0,0,0";
         let zero: Vec<f32> = zero.split(',').map(|v| v.parse().unwrap()).collect();
-        let noise: Vec<f32> = (0..64_u8).map(|i| f32::from(i * 37 % 17)).collect();
+        let noise: Vec<f32> = (0..64_u16).map(|i| f32::from(i * 37 % 17)).collect();
         let both = [zero.clone(), noise].concat();
         let (found, scores) = reconstruct(folder.path(), both);
         let error: f32 = zero.iter().zip(&found).map(|(a, b)| (a - b).abs()).sum();

@@ -34,7 +34,11 @@ impl Input {
                 DispatchTensorKind::Flex(BackendTensor::Autodiff(t)) => {
                     return Ok(Self::Tracked(t));
                 }
-                #[allow(unreachable_patterns, reason = "devices depend on the build")]
+                #[allow(
+                    unreachable_patterns,
+                    clippy::match_wildcard_for_single_variants,
+                    reason = "devices depend on the build"
+                )]
                 other => DispatchTensorKind::Autodiff(Box::new(other)),
             },
             #[allow(unreachable_patterns, reason = "devices depend on the build")]
@@ -140,9 +144,10 @@ pub(crate) fn change<const N: usize>(
         (tensor, values.map(Values::into_mut))
     });
     let mut all = true;
-    let slices = owned.each_mut().map(|(_, values)| match values {
-        Ok(values) => values.as_mut(),
-        Err(_) => {
+    let slices = owned.each_mut().map(|(_, values)| {
+        if let Ok(values) = values {
+            values.as_mut()
+        } else {
             all = false;
             Default::default()
         }

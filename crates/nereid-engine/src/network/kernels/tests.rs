@@ -31,6 +31,7 @@ fn close(what: &str, got: &[f32], expected: &[f32]) {
 /// Runs both ways of a layer; compares results, and gradients of all leaves for a loss that
 /// weighs each output differently.
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "made for the one call")]
 fn compare<const N: usize>(
     what: &str,
     leaves: [Tensor<1>; N],

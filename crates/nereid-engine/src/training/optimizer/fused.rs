@@ -136,7 +136,7 @@ mod tests {
                 let count = formulas::slots(&spec).len();
                 let mut ours = (
                     flat(values(n, 1), &device),
-                    Vec::from_iter((0..count).map(zeros)),
+                    (0..count).map(zeros).collect::<Vec<_>>(),
                 );
                 let mut theirs = ours.clone();
                 for t in 1..4_u8 {

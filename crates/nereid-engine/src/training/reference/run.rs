@@ -168,7 +168,9 @@ fn data(case: &Case) -> DataInput {
     let mut text: String = (0..size).map(|i| format!("x{i},")).collect();
     text += "y\n";
     for (i, row) in case.input.values.chunks(size).enumerate() {
-        row.iter().for_each(|v| write!(text, "{v},").unwrap());
+        for v in row {
+            write!(text, "{v},").unwrap();
+        }
         match case.targets.get(i) {
             Some(Value::String(class)) => text += class,
             Some(number) => text += &number.to_string(),
@@ -207,10 +209,9 @@ impl DataFiles for Csv {
     }
 }
 
-/// Measures given outputs, in two batches; nothing if a metric is not known.
-pub(super) fn measure(case: &MetricCase) -> Option<BTreeMap<String, f64>> {
-    let metrics = case.metrics.iter().map(metric);
-    let metrics = metrics.collect::<Option<Vec<Metric>>>()?;
+/// Measures given outputs, in two batches.
+pub(super) fn measure(case: &MetricCase) -> BTreeMap<String, f64> {
+    let metrics: Vec<Metric> = case.metrics.iter().map(metric).collect();
     let reading = match case.reading.as_str() {
         "binary" => Reading::Binary,
         "labels" => Reading::Labels,
@@ -250,7 +251,7 @@ pub(super) fn measure(case: &MetricCase) -> Option<BTreeMap<String, f64>> {
             case.name
         );
     }
-    Some(measures.values(&tally, ""))
+    measures.values(&tally, "")
 }
 
 #[expect(
@@ -262,12 +263,12 @@ fn class(target: f32) -> u32 {
     target as u32
 }
 
-fn metric(value: &Value) -> Option<Metric> {
+fn metric(value: &Value) -> Metric {
     let value = match value {
         Value::String(name) => json!({ "type": name }),
         object => object.clone(),
     };
-    serde_json::from_value(value).ok()
+    serde_json::from_value(value).unwrap()
 }
 
 /// Runs a callback over epochs; returns the rate after each and the last if it ended training.
