@@ -20,7 +20,7 @@ impl Differences {
     /// Lets a tensor that is 0 but for rounding differ by rounding of the largest of `tensors`:
     /// the gradient of a key's bias, to which all scores are alike.
     pub(super) fn beside<'a>(&mut self, tensors: impl Iterator<Item = &'a [f64]>) {
-        self.floor = tensors.map(scale).fold(1e-9, f64::max) * 1e-2;
+        self.floor = tensors.map(scale).fold(1e-9, f64::max) * 1e-1;
     }
 
     /// Compares a tensor: each difference relative to the expected value, or to the tensor's root
