@@ -68,8 +68,3 @@ def train(spec):
     model, version = spec["model"], job["result"]["version"]
     return call("GET", f"/v1/models/{model}/versions/{version}")["metrics"]
 
-
-def history(model):
-    """Metric points of the newest version's training, by step."""
-    version = call("GET", f"/v1/models/{model}/versions?limit=1")["items"][0]
-    return call("GET", f"/v1/jobs/{version['job_id']}/metrics")["items"]
