@@ -26,6 +26,11 @@ pub(super) enum Input {
 
 impl Input {
     /// Takes a tensor, or gives it back if it is not the processor's.
+    #[allow(
+        unreachable_patterns,
+        clippy::match_wildcard_for_single_variants,
+        reason = "which devices there are depends on the build"
+    )]
     pub(super) fn take<const D: usize>(tensor: Tensor<D>) -> Result<Self, Tensor<D>> {
         let mut dispatch = tensor.into_dispatch();
         dispatch.kind = match dispatch.kind {
@@ -34,14 +39,8 @@ impl Input {
                 DispatchTensorKind::Flex(BackendTensor::Autodiff(t)) => {
                     return Ok(Self::Tracked(t));
                 }
-                #[allow(
-                    unreachable_patterns,
-                    clippy::match_wildcard_for_single_variants,
-                    reason = "devices depend on the build"
-                )]
                 other => DispatchTensorKind::Autodiff(Box::new(other)),
             },
-            #[allow(unreachable_patterns, reason = "devices depend on the build")]
             other => other,
         };
         Err(Tensor::from_dispatch(dispatch))
