@@ -180,7 +180,7 @@ fn specs(d: &str) -> Vec<Case> {
             ),
             I,
             ("/spec/network/layers/1", "layer_order"),
-            &["first"],
+            &["embedding", "the network's input"],
         ),
         case(
             "two layers of one name",
@@ -431,25 +431,28 @@ fn datasets() -> Vec<Case> {
     };
     vec![
         case(
-            "NaN in a CSV",
-            csv("a,b,label\n1,2,x\n3,NaN,y\n", &json!({})),
+            "infinity in a CSV",
+            csv("a,b,label\n1,2,x\n3,inf,y\n", &json!({})),
             D,
             (F, "not_a_number"),
-            &["row 2", "\"b\""],
+            &["row 2", "\"b\"", "finite"],
         ),
         case(
-            "word in a CSV",
-            csv("a,b,label\n1,two,x\n3,4,y\n", &json!({})),
+            "word among declared numbers",
+            csv(
+                "a,b,label\n1,two,x\n3,4,y\n",
+                &json!({"columns": {"b": {"kind": "number"}}}),
+            ),
             D,
             (F, "not_a_number"),
             &["row 1", "two"],
         ),
         case(
-            "empty cell in a CSV",
-            csv("a,b,label\n1,,x\n3,4,y\n", &json!({})),
+            "row without a label",
+            csv("a,b,label\n1,2,\n3,4,y\n", &json!({})),
             D,
             (F, "missing_value"),
-            &["row 1", "\"b\""],
+            &["row 1", "\"label\""],
         ),
         case(
             "ragged CSV",

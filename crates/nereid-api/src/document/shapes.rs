@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 const PREFIX: &str = "#/components/schemas/";
 /// Fields that tell the variants of an enum apart.
-const TAGS: [&str; 2] = ["type", "kind"];
+const TAGS: [&str; 3] = ["type", "kind", "preset"];
 /// Bodies in which unknown fields are mistakes.
 const CLOSED: [&str; 5] = [
     "SubmitTrainJob",

@@ -132,7 +132,10 @@ impl DatasetSource {
         }
         let format = self.format.as_str();
         if !self.format.has_label_file() && self.files.contains_key(&FileRole::Labels) {
-            let detail = format!("format {format} has its labels in the data file");
+            let mut detail = format!("format {format} has its labels in the data file");
+            if self.format.is_table() {
+                detail.push_str("; name their column in label_column");
+            }
             v.push(at("files/labels"), "conflict", detail);
         }
         self.check_columns(pointer, v);
