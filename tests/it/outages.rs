@@ -169,7 +169,10 @@ async fn a_training_and_its_watchers_outlive_restarts_of_postgres() {
     let mut api = services.nereid(&["api"]);
     api.env("NEREID__DATABASE__ACQUIRE_TIMEOUT", "1s");
     let mut api = Role::start(api).await;
-    let mut worker = Role::start(services.nereid(&["worker", "--slots", "2"])).await;
+    let mut worker = services.nereid(&["worker", "--slots", "2"]);
+    // A Postgres that shuts down in order first writes out all it has, as long as the disk takes.
+    worker.env("NEREID__WORKER__LEASE", "60s");
+    let mut worker = Role::start(worker).await;
     let client = api.client(&key);
     let http = Http {
         client: reqwest::Client::new(),

@@ -1,8 +1,9 @@
-//! Measures training: the networks of the benchmark, on made-up data that lies in memory.
+//! Measures training: the networks of the benchmark, on made-up data.
 //!
 //! Goes through [`nereid_core::engine`]'s traits as a worker does; nothing is left out for speed.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Cursor, Read},
     path::Path,
     sync::Arc,
@@ -91,6 +92,8 @@ impl Case {
 
     /// Trains for so many epochs and returns the samples per second of each.
     ///
+    /// Data lies in memory, unless the case's [files](Self::files) are somewhere else: then they are
+    /// streamed from there in each epoch, shuffled through a window of a quarter of the rows.
     /// Whatever training writes goes into `scratch`, an empty folder.
     ///
     /// # Errors
@@ -99,10 +102,17 @@ impl Case {
         &self,
         epochs: u32,
         device: DeviceKind,
+        streamed: Option<Arc<dyn DataFiles>>,
         scratch: &Path,
     ) -> Result<Vec<f64>, EngineError> {
         let mut spec = self.spec.clone();
         spec["fit"] = json!({"epochs": epochs, "batch_size": self.batch, "normalization": "none"});
+        let mut resources = DataResources::default();
+        if streamed.is_some() {
+            spec["fit"]["shuffle_buffer"] = json!(self.rows / 4);
+            resources.memory = self.values() * 4 / 2;
+            resources.cache_limit = 0;
+        }
         let mut violations = Violations::default();
         let read = TrainSpec::read(spec, "", &mut violations);
         let spec = violations.into_result(read).ok().flatten();
@@ -117,12 +127,12 @@ impl Case {
         }
         let task = TrainTask {
             spec: &spec,
-            train: self.data()?,
+            train: self.data(streamed)?,
             validation: None,
             test: None,
             device,
             resume: None,
-            resources: &DataResources::default(),
+            resources: &resources,
             scratch: &snapshots,
             output: &output,
         };
@@ -131,16 +141,23 @@ impl Case {
         Ok(speeds.0)
     }
 
-    fn data(&self) -> Result<DataInput, EngineError> {
-        let size = self.shape.iter().product::<usize>();
-        let files = Arc::new(Memory {
-            data: npy(
-                "<f4",
-                &self.dimensions(),
-                (self.rows as usize * size, noise),
-            ),
-            labels: npy("<i4", &[self.rows], (self.rows as usize, class)),
-        });
+    /// Returns the data, by role in the dataset: samples and their classes, as `numpy.save` writes
+    /// them.
+    #[must_use]
+    pub fn files(&self) -> BTreeMap<FileRole, Vec<u8>> {
+        let values = usize::try_from(self.values()).unwrap_or(usize::MAX);
+        let data = npy("<f4", &self.dimensions(), (values, noise));
+        let labels = npy("<i4", &[self.rows], (self.rows as usize, class));
+        [(FileRole::Data, data), (FileRole::Labels, labels)].into()
+    }
+
+    /// Number of values of all samples.
+    fn values(&self) -> u64 {
+        u64::from(self.rows) * self.shape.iter().product::<usize>() as u64
+    }
+
+    fn data(&self, files: Option<Arc<dyn DataFiles>>) -> Result<DataInput, EngineError> {
+        let files = files.unwrap_or_else(|| Arc::new(Memory(self.files())));
         let source = json!({
             "format": "npy",
             "files": {"data": "s3://bench/data.npy", "labels": "s3://bench/labels.npy"},
@@ -195,17 +212,11 @@ fn npy(kind: &str, shape: &[u32], (n, value): (usize, fn(u32) -> [u8; 4])) -> Ve
     bytes
 }
 
-struct Memory {
-    data: Vec<u8>,
-    labels: Vec<u8>,
-}
+struct Memory(BTreeMap<FileRole, Vec<u8>>);
 
 impl DataFiles for Memory {
     fn open(&self, role: FileRole) -> io::Result<Box<dyn Read + Send>> {
-        let bytes = match role {
-            FileRole::Data => &self.data,
-            FileRole::Labels => &self.labels,
-        };
+        let bytes = self.0.get(&role).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(Cursor::new(bytes.clone())))
     }
 }
@@ -239,11 +250,15 @@ mod tests {
     #[test]
     fn every_case_trains() {
         for case in cases() {
-            let folder = tempfile::tempdir().unwrap();
             let small = Case { rows: 64, ..case };
-            let speeds = small.run(2, DeviceKind::Cpu, folder.path()).unwrap();
-            assert_eq!(speeds.len(), 2, "{}", small.name);
-            assert!(speeds.iter().all(|s| *s > 0.0));
+            let elsewhere: Arc<dyn DataFiles> = Arc::new(Memory(small.files()));
+            for streamed in [None, Some(elsewhere)] {
+                let folder = tempfile::tempdir().unwrap();
+                let speeds = small.run(2, DeviceKind::Cpu, streamed, folder.path());
+                let speeds = speeds.unwrap();
+                assert_eq!(speeds.len(), 2, "{}", small.name);
+                assert!(speeds.iter().all(|s| *s > 0.0));
+            }
         }
     }
 }

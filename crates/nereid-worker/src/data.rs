@@ -65,13 +65,30 @@ pub(crate) fn input(objects: &Objects, version: &DatasetVersion, fault: &Fault) 
     DataInput {
         source: version.source.clone(),
         schema: version.schema.clone(),
-        files: Arc::new(PinnedFiles {
+        files: Arc::new(PinnedFiles::new(objects, version.files.clone(), fault)),
+        digest: Some(version.digest.clone()),
+    }
+}
+
+/// Returns files in S3 as an engine reads them: streamed, and none but those of these entity tags.
+///
+/// To be called within a tokio runtime; the files are to be read on threads that may block.
+#[must_use]
+pub fn files_in_s3(
+    objects: &Objects,
+    files: BTreeMap<FileRole, DatasetFile>,
+) -> Arc<dyn DataFiles> {
+    Arc::new(PinnedFiles::new(objects, files, &Fault::default()))
+}
+
+impl PinnedFiles {
+    fn new(objects: &Objects, files: BTreeMap<FileRole, DatasetFile>, fault: &Fault) -> Self {
+        Self {
             objects: objects.clone(),
-            files: version.files.clone(),
+            files,
             runtime: Handle::current(),
             fault: fault.clone(),
-        }),
-        digest: Some(version.digest.clone()),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod dev;
+pub mod embedded_s3;
 pub mod trainer;
 pub mod worker;
 

@@ -7,7 +7,7 @@ mod pgbench;
 mod site;
 mod train;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use nereid_core::workers::DeviceKind;
 
 use crate::{config::Config, telemetry};
@@ -18,8 +18,9 @@ pub enum BenchCommand {
     ///
     /// Works in a database of its own on the configured server, and drops it at the end.
     Dispatch(DispatchArgs),
-    /// Measure training: samples per second of the engine alone, on made-up data in memory.
+    /// Measure training: samples per second of the engine alone, on made-up data.
     ///
+    /// The data lies in memory, then in an S3 on loopback, streamed from there in each epoch.
     /// benches/peers/train.py runs the same networks in PyTorch and TensorFlow, in turn with these.
     Train(TrainArgs),
 }
@@ -32,9 +33,20 @@ pub struct TrainArgs {
     /// Epochs that count; the median of them is reported.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub epochs: u32,
+    /// Where the data lies.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "memory,s3")]
+    pub data: Vec<DataPlace>,
     /// What to compute on.
     #[arg(long, default_value = "cpu", value_parser = device)]
     pub device: DeviceKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DataPlace {
+    /// Decoded, in memory.
+    Memory,
+    /// In S3, read again in each epoch.
+    S3,
 }
 
 #[derive(Debug, Clone, Args)]

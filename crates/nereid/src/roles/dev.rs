@@ -10,16 +10,17 @@ use std::{
 use anyhow::{Context, bail};
 use nereid_api::AuthMode;
 use nereid_core::clock::SystemClock;
-use nereid_local::{
-    DirectoryLock, EmbeddedS3, EmbeddedS3Options, ManagedPostgres, PostgresOptions,
-};
-use nereid_objects::{ObjectStoreConfig, Objects};
+use nereid_local::{DirectoryLock, EmbeddedS3, ManagedPostgres, PostgresOptions};
+use nereid_objects::Objects;
 use nereid_store::{Store, keys::DEFAULT_PROJECT};
 use nereid_worker::Worker;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Listening, api};
+use super::{
+    Listening, api,
+    embedded_s3::{self, REGION},
+};
 use crate::{cli::DevArgs, config::Config, shutdown::Signals};
 
 /// Bucket of the embedded S3.
@@ -234,21 +235,13 @@ async fn start_objects(
     if config.objects.bucket.is_some() {
         return Ok((super::connect_objects(config).await?, None));
     }
-    let s3 = EmbeddedS3::start(EmbeddedS3Options {
+    let (objects, s3) = embedded_s3::start(embedded_s3::Options {
         root: data_dir.join("s3"),
-        addr: SocketAddr::from(([127, 0, 0, 1], args.s3_port)),
-        access_key: ACCESS_KEY.to_owned(),
-        secret_key: SECRET_KEY.to_owned(),
-        buckets: vec![BUCKET.to_owned()],
+        port: args.s3_port,
+        bucket: BUCKET,
+        access_key: ACCESS_KEY,
+        secret_key: SECRET_KEY,
         durable: true,
-    })
-    .await?;
-    let objects = Objects::connect(ObjectStoreConfig {
-        bucket: BUCKET.to_owned(),
-        endpoint: Some(s3.endpoint()),
-        region: Some("us-east-1".to_owned()),
-        path_style: true,
-        credentials: Some((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
     })
     .await?;
     Ok((objects, Some(s3)))
@@ -277,7 +270,7 @@ fn describe_objects(config: &Config, s3: Option<&EmbeddedS3>) -> String {
         return format!("{endpoint} (bucket {bucket})");
     };
     format!(
-        "{} (bucket {BUCKET}, access key {ACCESS_KEY}, secret key {SECRET_KEY}, region us-east-1)",
+        "{} (bucket {BUCKET}, access key {ACCESS_KEY}, secret key {SECRET_KEY}, region {REGION})",
         s3.endpoint()
     )
 }

@@ -6,23 +6,40 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::Context;
 use nereid_api::AuthMode;
 use nereid_core::{clock::SystemClock, ids::ProjectId, jobs::NewJob, keys::Role};
-use nereid_local::{EmbeddedS3, EmbeddedS3Options};
-use nereid_objects::{ObjectStoreConfig, Objects};
+use nereid_local::EmbeddedS3;
+use nereid_objects::Objects;
 use nereid_store::{Store, keys::DEFAULT_PROJECT};
 use nereid_worker::{Tally, Worker};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{http::HttpClient, load::StoreClient};
-use crate::{commands::keys, config::Config, roles};
+use crate::{
+    commands::keys,
+    config::Config,
+    roles::{self, embedded_s3},
+};
 
-/// Bucket and credentials of the S3 on loopback, where nothing of a no-op job ever goes.
+/// Bucket and credentials of the S3 on loopback.
 const BUCKET: &str = "bench";
 const CREDENTIAL: &str = "nereid-bench";
 /// Time for a role to end.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// The body of all submissions.
 const JOB: &str = r#"{"kind":"noop","spec":{"seconds":0}}"#;
+
+/// Starts an S3 that keeps its objects below `folder`.
+pub async fn storage(folder: &Path) -> anyhow::Result<(Objects, EmbeddedS3)> {
+    embedded_s3::start(embedded_s3::Options {
+        root: folder.join("s3"),
+        port: 0,
+        bucket: BUCKET,
+        access_key: CREDENTIAL,
+        secret_key: CREDENTIAL,
+        durable: false,
+    })
+    .await
+}
 
 /// A database with the schema, a key, and what the roles need.
 pub struct Site<'a> {
@@ -55,23 +72,7 @@ impl<'a> Site<'a> {
         let (_, listening) = roles::Listening::start(&store);
         let project = store.project(DEFAULT_PROJECT).await?;
         let key = keys::create(&store, Role::Trainer, None, DEFAULT_PROJECT).await?;
-        let s3 = EmbeddedS3::start(EmbeddedS3Options {
-            root: folder.join("s3"),
-            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
-            access_key: CREDENTIAL.to_owned(),
-            secret_key: CREDENTIAL.to_owned(),
-            buckets: vec![BUCKET.to_owned()],
-            durable: false,
-        })
-        .await?;
-        let objects = Objects::connect(ObjectStoreConfig {
-            bucket: BUCKET.to_owned(),
-            endpoint: Some(s3.endpoint()),
-            region: Some("us-east-1".to_owned()),
-            path_style: true,
-            credentials: Some((CREDENTIAL.to_owned(), CREDENTIAL.to_owned())),
-        })
-        .await?;
+        let (objects, s3) = storage(folder).await?;
         Ok(Self {
             config,
             url,

@@ -1,11 +1,14 @@
 //! `nereid bench train`: samples per second of the training engine alone.
 
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
 use anyhow::{Context, bail};
-use nereid_core::workers::DeviceKind;
+use nereid_core::{datasets::DatasetFile, engine::DataFiles, workers::DeviceKind};
 use nereid_engine::bench::{self, Case};
+use nereid_objects::{Objects, PutOptions};
 use serde::Serialize;
 
-use super::TrainArgs;
+use super::{DataPlace, TrainArgs, site};
 use crate::output;
 
 /// What was measured of one network.
@@ -14,6 +17,16 @@ struct Figure {
     network: &'static str,
     batch_size: u32,
     samples: u32,
+    /// With the data in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Speed>,
+    /// With the data in S3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    s3: Option<Speed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Speed {
     /// Median of the epochs after the first, which warms up.
     samples_per_second: f64,
     /// Each epoch's, the first one included.
@@ -22,23 +35,95 @@ struct Figure {
 
 /// Measures one network after the other, each through the engine's own trainer.
 pub async fn run(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
-    let cases = chosen(&args.networks)?;
-    let (epochs, device) = (args.epochs, args.device);
-    let measured = tokio::task::spawn_blocking(move || measure(cases, epochs, device));
-    let figures = measured.await.context("the measurement died")??;
+    let folder = tempfile::tempdir()?;
+    let (objects, _s3) = site::storage(folder.path()).await?;
+    let mut figures = Vec::new();
+    for case in chosen(&args.networks)? {
+        figures.push(measure(args, case, &objects).await?);
+    }
     if json {
         return output::json(&figures);
     }
+    let speed = |s: &Option<Speed>| {
+        let shown = s.as_ref().map(|s| format!("{:.0}", s.samples_per_second));
+        shown.unwrap_or_default()
+    };
     let row = |f: &Figure| {
         [
             f.network.to_owned(),
             f.batch_size.to_string(),
             f.samples.to_string(),
-            format!("{:.0}", f.samples_per_second),
+            speed(&f.memory),
+            speed(&f.s3),
         ]
     };
     let rows = figures.iter().map(row).collect();
-    output::table(["network", "batch", "samples", "samples/s"], rows)
+    let header = ["network", "batch", "samples", "samples/s", "from S3"];
+    output::table(header, rows)
+}
+
+async fn measure(args: &TrainArgs, case: Case, objects: &Objects) -> anyhow::Result<Figure> {
+    let mut figure = Figure {
+        network: case.name,
+        batch_size: case.batch,
+        samples: case.rows,
+        memory: None,
+        s3: None,
+    };
+    if args.data.contains(&DataPlace::Memory) {
+        figure.memory = Some(train(args, case.clone(), None).await?);
+    }
+    if args.data.contains(&DataPlace::S3) {
+        let files = upload(&case, objects).await?;
+        figure.s3 = Some(train(args, case, Some(files)).await?);
+    }
+    Ok(figure)
+}
+
+/// Puts the data into S3 and returns how to read it there.
+async fn upload(case: &Case, objects: &Objects) -> anyhow::Result<Arc<dyn DataFiles>> {
+    let mut files = BTreeMap::new();
+    for (role, bytes) in case.files() {
+        let uri = objects.own(format!("{}/{}", case.name, role.as_str()))?;
+        let stored = objects
+            .put_bytes(&uri, bytes.into(), &PutOptions::default())
+            .await?;
+        let file = DatasetFile {
+            uri: uri.to_string(),
+            bytes: stored.bytes,
+            sha256: stored.sha256,
+            etag: stored.etag,
+        };
+        files.insert(role, file);
+    }
+    Ok(nereid_worker::files_in_s3(objects, files))
+}
+
+async fn train(
+    args: &TrainArgs,
+    case: Case,
+    streamed: Option<Arc<dyn DataFiles>>,
+) -> anyhow::Result<Speed> {
+    // One epoch more, which warms caches and allocator up.
+    let (epochs, device) = (args.epochs + 1, args.device);
+    let work = move || trained(&case, epochs, device, streamed);
+    let epochs = tokio::task::spawn_blocking(work);
+    let epochs = epochs.await.context("the measurement died")??;
+    Ok(Speed {
+        samples_per_second: median(epochs.get(1..).unwrap_or_default()),
+        epochs,
+    })
+}
+
+fn trained(
+    case: &Case,
+    epochs: u32,
+    device: DeviceKind,
+    streamed: Option<Arc<dyn DataFiles>>,
+) -> anyhow::Result<Vec<f64>> {
+    let folder = tempfile::tempdir()?;
+    let path: &Path = folder.path();
+    Ok(case.run(epochs, device, streamed, path)?)
 }
 
 /// Returns the networks of these names; all of them if none is named.
@@ -50,23 +135,6 @@ fn chosen(names: &[String]) -> anyhow::Result<Vec<Case>> {
     }
     let wanted = |c: &Case| names.is_empty() || names.iter().any(|n| n == c.name);
     Ok(cases.into_iter().filter(wanted).collect())
-}
-
-fn measure(cases: Vec<Case>, epochs: u32, device: DeviceKind) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    for case in cases {
-        let folder = tempfile::tempdir()?;
-        // One epoch more, which warms caches and allocator up.
-        let speeds = case.run(epochs + 1, device, folder.path())?;
-        figures.push(Figure {
-            network: case.name,
-            batch_size: case.batch,
-            samples: case.rows,
-            samples_per_second: median(speeds.get(1..).unwrap_or_default()),
-            epochs: speeds,
-        });
-    }
-    Ok(figures)
 }
 
 fn median(values: &[f64]) -> f64 {
