@@ -49,6 +49,9 @@ use split::{Part, Splits};
 /// Held-out rows that later loads are checked against.
 const GOLDEN_ROWS: usize = 64;
 
+/// Bytes of stack of each thread of a training, as a process's first thread has them.
+const STACK: usize = 8 << 20;
+
 /// The [`Trainer`] of this engine.
 pub(crate) struct NetworkTrainer;
 
@@ -58,7 +61,13 @@ impl Trainer for NetworkTrainer {
         task: &TrainTask<'_>,
         monitor: &mut dyn Monitor,
     ) -> Result<TrainedModel, EngineError> {
-        guard::panics("training", || train(task, monitor))
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|i| format!("train-{i}"))
+            .stack_size(STACK)
+            .build()
+            .map_err(|e| EngineError::Internal(format!("no threads for the training: {e}")))?;
+        // What runs on one of the threads that share its work need not be woken after each part.
+        guard::panics("training", || threads.install(|| train(task, monitor)))
     }
 }
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::{
     geometry::Windows,
-    product::{Forward, Inputs, Kernel, Rows, each, is_parallel, pack, transpose},
+    product::{Forward, Inputs, Kernel, Rows, each, is_large, is_parallel, pack, transpose},
     simd,
 };
 
@@ -156,12 +156,16 @@ impl Conv {
 
     /// Packs the rows of each run, turned round.
     fn turned(&self, w: &[f32]) -> Vec<Vec<f32>> {
-        let mut turned = vec![0.0; self.run * self.filters];
-        w.chunks_exact((self.run * self.filters).max(1))
-            .map(|rows| {
-                transpose(rows, self.run, self.filters, &mut turned);
-                pack(&turned, self.filters, self.run)
-            })
-            .collect()
+        let turn = |rows: &[f32]| {
+            let mut turned = vec![0.0; rows.len()];
+            transpose(rows, self.run, self.filters, &mut turned);
+            pack(&turned, self.filters, self.run)
+        };
+        let size = (self.run * self.filters).max(1);
+        if is_large(w.len()) {
+            w.par_chunks_exact(size).map(turn).collect()
+        } else {
+            w.chunks_exact(size).map(turn).collect()
+        }
     }
 }

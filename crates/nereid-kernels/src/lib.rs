@@ -10,8 +10,12 @@
     reason = "only what is inlined into the dispatched function is compiled for its instructions"
 )]
 
+mod attention;
 mod conv;
+mod elementwise;
+mod functions;
 mod geometry;
+mod layer_norm;
 mod lstm;
 mod norm;
 mod optim;
@@ -21,8 +25,11 @@ mod simd;
 #[cfg(test)]
 mod tests;
 
+pub use attention::{Attention, AttentionGradients};
 pub use conv::{Conv, Padded};
+pub use elementwise::Curve;
 pub use geometry::Windows;
+pub use layer_norm::{LayerNormalised, layer_norm, layer_norm_gradients};
 pub use lstm::{Lstm, LstmStates};
 pub use norm::{NormGradients, Normalised, batch_norm, batch_norm_gradients};
 pub use optim::{Adam, Momentum, RmsProp, adam, rmsprop, sgd};

@@ -4,6 +4,7 @@
 //! from the shape of the data alone.
 
 use crate::{
+    functions::{sigmoid, tanh},
     product::{Dense, Forward, Rows, each, is_parallel, pack, transpose},
     simd,
 };
@@ -226,7 +227,7 @@ fn advance(
     (before, carried, hidden): (&[f32], &mut [f32], &mut [f32]),
 ) {
     let units = hidden.len();
-    simd::dispatch(
+    simd::run(
         #[inline(always)]
         || {
             for ((z, x), p) in gates.iter_mut().zip(given).zip(product) {
@@ -267,7 +268,7 @@ fn retreat(
     dz: &mut [f32],
 ) {
     let units = dy.len();
-    simd::dispatch(
+    simd::run(
         #[inline(always)]
         || {
             let (di, rest) = dz.split_at_mut(units);
@@ -293,48 +294,6 @@ fn retreat(
             }
         },
     );
-}
-
-/// The exponential within one unit in the last place or two, without branches (Moshier's
-/// polynomial, Cephes).
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E).round_ties_even();
-    // ln 2 in two parts, the first of them exact in products with small numbers.
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let p = 1.987_569_2e-4_f32;
-    let p = p * r + 1.398_2e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let p = p * r * r + r + 1.0;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "n is between -126 and 127"
-    )]
-    let scale = f32::from_bits(((n as i32 + 127) << 23) as u32);
-    p * scale
-}
-
-#[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    let z = x * x;
-    let p = -5.704_988_7e-3_f32;
-    let p = p * z + 2.063_908_8e-2;
-    let p = p * z - 5.373_971_6e-2;
-    let p = p * z + 1.333_144_2e-1;
-    let p = p * z - 0.333_332_8;
-    let near = x + x * z * p;
-    let far = (1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0)).copysign(x);
-    if x.abs() < 0.625 { near } else { far }
 }
 
 #[cfg(test)]
@@ -372,28 +331,6 @@ mod tests {
 
     fn double(values: &[f32]) -> Vec<f64> {
         values.iter().map(|&v| f64::from(v)).collect()
-    }
-
-    #[test]
-    fn functions_are_right_to_the_last_digits() {
-        for i in -4000..4000_i16 {
-            let x = f32::from(i) / 100.0;
-            let exact = f64::from(x);
-            let near = |got: f32, want: f64| (f64::from(got) - want).abs() <= 4e-7 * want.abs();
-            assert!(near(exp(x), exact.exp()), "exp {x}");
-            assert!(near(tanh(x), exact.tanh()), "tanh {x}: {}", tanh(x));
-            assert!(
-                near(sigmoid(x), 1.0 / (1.0 + (-exact).exp())),
-                "sigmoid {x}"
-            );
-        }
-        for x in [-1e30, -1e3, 1e3, 1e30, f32::INFINITY, f32::NEG_INFINITY] {
-            assert!(
-                (tanh(x) - x.signum()).abs() < 1e-6 && sigmoid(x).is_finite(),
-                "{x}"
-            );
-        }
-        assert!(tanh(f32::NAN).is_nan() && sigmoid(f32::NAN).is_nan());
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn sums(
     let centre = if centre.is_empty() { &none } else { centre };
     let part = |(a, b): (&[f32], &[f32])| {
         let mut sums = vec![0.0_f32; channels];
-        simd::dispatch(
+        simd::run(
             #[inline(always)]
             || {
                 let rows = a.chunks_exact(channels).zip(b.chunks_exact(channels));
@@ -166,7 +166,7 @@ fn split(
     f: impl Fn(&mut [f32], &[f32], &[f32]) + Sync,
 ) {
     let part = |((to, a), b): ((&mut [f32], &[f32]), &[f32])| {
-        simd::dispatch(
+        simd::run(
             #[inline(always)]
             || {
                 let rows = to.chunks_exact_mut(channels).zip(a.chunks_exact(channels));

@@ -65,10 +65,10 @@ pub fn adam(step: Adam, weight: &mut [f32], gradient: &[f32], [mean, square]: [&
     let slots = mean.chunks_mut(PART).zip(square.chunks_mut(PART));
     let items: Vec<_> = parts.zip(slots).collect();
     each(is_large(items.len()), items, |((w, g), (m, v))| {
-        simd::dispatch(
+        simd::run(
             #[inline(always)]
             || {
-                for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m.iter_mut()).zip(v.iter_mut()) {
                     *v = *v * step.beta_2 + g * g * step.rest_2;
                     *m = *m * step.beta_1 + g * step.rest_1;
                     *w -= *m * step.rate / (v.sqrt() + step.epsilon);
@@ -81,7 +81,7 @@ pub fn adam(step: Adam, weight: &mut [f32], gradient: &[f32], [mean, square]: [&
 /// Changes weights by gradient descent; there is no velocity without momentum.
 pub fn sgd(step: Momentum, weight: &mut [f32], gradient: &[f32], velocity: Option<&mut [f32]>) {
     let Some(velocity) = velocity else {
-        simd::dispatch(
+        simd::run(
             #[inline(always)]
             || {
                 for (w, &g) in weight.iter_mut().zip(gradient) {
@@ -94,10 +94,10 @@ pub fn sgd(step: Momentum, weight: &mut [f32], gradient: &[f32], velocity: Optio
     let parts = weight.chunks_mut(PART).zip(gradient.chunks(PART));
     let items: Vec<_> = parts.zip(velocity.chunks_mut(PART)).collect();
     each(is_large(items.len()), items, |((w, g), v)| {
-        simd::dispatch(
+        simd::run(
             #[inline(always)]
             || {
-                for ((w, &g), v) in w.iter_mut().zip(g).zip(v) {
+                for ((w, &g), v) in w.iter_mut().zip(g).zip(v.iter_mut()) {
                     let change = g * -step.rate;
                     *v = *v * step.momentum + change;
                     *w = if step.nesterov {
@@ -124,10 +124,10 @@ pub fn rmsprop(
     let Some(velocity) = velocity else {
         let items: Vec<_> = parts.collect();
         each(is_large(items.len()), items, |((w, g), v)| {
-            simd::dispatch(
+            simd::run(
                 #[inline(always)]
                 || {
-                    for ((w, &g), v) in w.iter_mut().zip(g).zip(v) {
+                    for ((w, &g), v) in w.iter_mut().zip(g).zip(v.iter_mut()) {
                         *w -= step.change(g, v);
                     }
                 },
@@ -137,10 +137,10 @@ pub fn rmsprop(
     };
     let items: Vec<_> = parts.zip(velocity.chunks_mut(PART)).collect();
     each(is_large(items.len()), items, |(((w, g), v), u)| {
-        simd::dispatch(
+        simd::run(
             #[inline(always)]
             || {
-                for (((w, &g), v), u) in w.iter_mut().zip(g).zip(v).zip(u) {
+                for (((w, &g), v), u) in w.iter_mut().zip(g).zip(v.iter_mut()).zip(u.iter_mut()) {
                     *u = *u * step.momentum + step.change(g, v);
                     *w -= *u;
                 }

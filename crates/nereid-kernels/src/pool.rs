@@ -11,16 +11,22 @@ const PARALLEL: usize = 1 << 16;
 #[must_use]
 pub fn maximum(windows: &Windows, x: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0; windows.batch * windows.positions() * windows.channels];
-    images(windows, x, &mut y, |x, y| {
-        for (window, y) in Taps::all(windows).zip(y.chunks_exact_mut(windows.channels)) {
-            y.fill(f32::NEG_INFINITY);
-            for at in window {
-                for (y, &x) in y.iter_mut().zip(&x[at..at + windows.channels]) {
-                    *y = if x > *y || x.is_nan() { x } else { *y };
+    images(
+        windows,
+        x,
+        &mut y,
+        #[inline(always)]
+        |x, y| {
+            for (window, y) in Taps::all(windows).zip(y.chunks_exact_mut(windows.channels)) {
+                y.fill(f32::NEG_INFINITY);
+                for at in window {
+                    for (y, &x) in y.iter_mut().zip(&x[at..at + windows.channels]) {
+                        *y = if x > *y || x.is_nan() { x } else { *y };
+                    }
                 }
             }
-        }
-    });
+        },
+    );
     y
 }
 
@@ -31,7 +37,7 @@ pub fn maximum_gradient(windows: &Windows, x: &[f32], y: &[f32], dy: &[f32]) -> 
     let mut dx = vec![0.0; windows.batch * windows.image()];
     let result = (windows.positions() * channels).max(1);
     let image = |(((dx, x), y), dy): Image<'_>| {
-        simd::dispatch(
+        simd::run(
             #[inline(always)]
             || {
                 let mut left = vec![0.0_f32; channels];
@@ -68,35 +74,58 @@ type Image<'a> = (((&'a mut [f32], &'a [f32]), &'a [f32]), &'a [f32]);
 
 /// Gives what is left of gradients to where `x` is the maximum.
 #[inline(always)]
+fn give(dx: &mut [f32], x: &[f32], y: &[f32], left: &mut [f32]) {
+    // Arrays of their own, which nothing else can change meanwhile, become registers.
+    const N: usize = 16;
+    let (dx, dx_rest) = dx.as_chunks_mut::<N>();
+    let (left, left_rest) = left.as_chunks_mut::<N>();
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<N>(), y.as_chunks::<N>());
+    for (((dx, x), y), left) in dx.iter_mut().zip(x).zip(y).zip(left) {
+        let (mut to, mut from) = (*dx, *left);
+        for i in 0..N {
+            give_one(&mut to[i], x[i], y[i], &mut from[i]);
+        }
+        (*dx, *left) = (to, from);
+    }
+    for (((dx, &x), &y), left) in dx_rest.iter_mut().zip(x_rest).zip(y_rest).zip(left_rest) {
+        give_one(dx, x, y, left);
+    }
+}
+
+#[inline(always)]
 #[expect(
     clippy::float_cmp,
     reason = "the maximum is one of the values, bit for bit"
 )]
-fn give(dx: &mut [f32], x: &[f32], y: &[f32], left: &mut [f32]) {
-    for (((dx, &x), &y), left) in dx.iter_mut().zip(x).zip(y).zip(left) {
-        let hit = x == y;
-        *dx += if hit { *left } else { 0.0 };
-        *left = if hit { 0.0 } else { *left };
-    }
+fn give_one(dx: &mut f32, x: f32, y: f32, left: &mut f32) {
+    let hit = x == y;
+    *dx += if hit { *left } else { 0.0 };
+    *left = if hit { 0.0 } else { *left };
 }
 
 /// Returns the mean of each window.
 #[must_use]
 pub fn average(windows: &Windows, x: &[f32]) -> Vec<f32> {
     let mut y = vec![0.0; windows.batch * windows.positions() * windows.channels];
-    images(windows, x, &mut y, |x, y| {
-        for (window, y) in Taps::all(windows).zip(y.chunks_exact_mut(windows.channels)) {
-            let share = window.share();
-            for at in window {
-                for (y, &x) in y.iter_mut().zip(&x[at..at + windows.channels]) {
-                    *y += x;
+    images(
+        windows,
+        x,
+        &mut y,
+        #[inline(always)]
+        |x, y| {
+            for (window, y) in Taps::all(windows).zip(y.chunks_exact_mut(windows.channels)) {
+                let share = window.share();
+                for at in window {
+                    for (y, &x) in y.iter_mut().zip(&x[at..at + windows.channels]) {
+                        *y += x;
+                    }
+                }
+                for y in y.iter_mut() {
+                    *y *= share;
                 }
             }
-            for y in y.iter_mut() {
-                *y *= share;
-            }
-        }
-    });
+        },
+    );
     y
 }
 
@@ -105,16 +134,23 @@ pub fn average(windows: &Windows, x: &[f32]) -> Vec<f32> {
 pub fn average_gradient(windows: &Windows, dy: &[f32]) -> Vec<f32> {
     let mut dx = vec![0.0; windows.batch * windows.image()];
     let size = windows.image();
-    gradients(windows, dy, &mut dx, size, |dy, dx| {
-        for (window, dy) in Taps::all(windows).zip(dy.chunks_exact(windows.channels)) {
-            let share = window.share();
-            for at in window {
-                for (dx, &dy) in dx[at..at + windows.channels].iter_mut().zip(dy) {
-                    *dx += dy * share;
+    gradients(
+        windows,
+        dy,
+        &mut dx,
+        size,
+        #[inline(always)]
+        |dy, dx| {
+            for (window, dy) in Taps::all(windows).zip(dy.chunks_exact(windows.channels)) {
+                let share = window.share();
+                for at in window {
+                    for (dx, &dy) in dx[at..at + windows.channels].iter_mut().zip(dy) {
+                        *dx += dy * share;
+                    }
                 }
             }
-        }
-    });
+        },
+    );
     dx
 }
 
@@ -143,7 +179,7 @@ fn split(
     f: impl Fn(&[f32], &mut [f32]) + Sync,
 ) {
     let run = |(from, to): (&[f32], &mut [f32])| {
-        simd::dispatch(
+        simd::run(
             #[inline(always)]
             || f(from, to),
         );

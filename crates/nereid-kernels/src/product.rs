@@ -41,6 +41,11 @@ pub(crate) fn is_parallel(multiplications: usize) -> bool {
     multiplications >= PARALLEL && rayon::current_num_threads() > 1
 }
 
+/// Tells whether so many values are worth several threads to move.
+pub(crate) fn is_large(values: usize) -> bool {
+    values > 1 << 17 && rayon::current_num_threads() > 1
+}
+
 /// Calls `f` for each element, on several threads if that is worth it.
 pub(crate) fn each<T: Send>(parallel: bool, items: Vec<T>, f: impl Fn(T) + Send + Sync) {
     if parallel {
@@ -164,7 +169,10 @@ pub fn column_sums(values: &[f32], units: usize) -> Vec<f32> {
     const ROWS: usize = 2048;
     let sum = |part: &[f32]| {
         let mut sums = vec![0.0; units];
-        simd::dispatch(|| add_rows(part, &mut sums));
+        simd::run(
+            #[inline(always)]
+            || add_rows(part, &mut sums),
+        );
         sums
     };
     let part = ROWS * units.max(1);
@@ -193,22 +201,14 @@ fn add_rows(rows: &[f32], sums: &mut [f32]) {
 pub fn relu_gradient(dy: &mut [f32], y: &[f32]) {
     const PART: usize = 1 << 16;
     let items = dy.chunks_mut(PART).zip(y.chunks(PART)).collect();
-    each(
-        dy_is_large(y.len()),
-        items,
-        |(dy, y): (&mut [f32], &[f32])| {
-            simd::dispatch(
-                #[inline(always)]
-                || {
-                    for (d, &y) in dy.iter_mut().zip(y) {
-                        *d = if y > 0.0 { *d } else { 0.0 };
-                    }
-                },
-            );
-        },
-    );
-}
-
-fn dy_is_large(values: usize) -> bool {
-    values > 1 << 18 && rayon::current_num_threads() > 1
+    each(is_large(y.len()), items, |(dy, y): (&mut [f32], &[f32])| {
+        simd::run(
+            #[inline(always)]
+            || {
+                for (d, &y) in dy.iter_mut().zip(y) {
+                    *d = if y > 0.0 { *d } else { 0.0 };
+                }
+            },
+        );
+    });
 }

@@ -10,6 +10,23 @@ pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     AutoArch::new().dispatch(op)
 }
 
+/// Runs a closure that is marked `#[inline(always)]`, compiled for the best instruction set that
+/// the processor has.
+///
+/// It is called by reference: to call it as `FnOnce` the compiler would put an adapter between,
+/// which is not inlined and so compiled for the plainest processor.
+pub(crate) fn run(f: impl FnMut()) {
+    struct Run<F>(F);
+    impl<F: FnMut()> WithSimd for Run<F> {
+        type Output = ();
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self) {
+            (self.0)();
+        }
+    }
+    dispatch(Run(f));
+}
+
 /// Number of `f32` in a register of the processor at hand.
 pub(crate) fn width() -> usize {
     struct Width;

@@ -3,6 +3,8 @@
 
 use super::*;
 
+mod rows;
+
 /// Values that repeat no pattern of the shapes, some of them 0.
 fn values(n: usize, salt: usize) -> Vec<f32> {
     let value = |i: usize| i16::try_from((i * 37 + salt * 101) % 61).unwrap();

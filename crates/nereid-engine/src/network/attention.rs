@@ -7,7 +7,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::{Act, Mode, noise::constant};
+use super::{Act, Mode, kernels, noise::constant};
 use crate::random::{self, Purpose};
 
 /// Kernel and bias of a projection, by index.
@@ -49,55 +49,93 @@ impl Attention {
             query.shape[0],
             query.channels(),
         );
-        #[expect(clippy::cast_precision_loss, reason = "at most 2^20")]
-        let scale = 1.0 / (self.key_dim as f64).sqrt();
-        let q = self.project(query, self.query, self.key_dim, weights) * scale;
-        let k = self.project(key, self.key, self.key_dim, weights);
-        let v = self.project(value, self.value, self.value_dim, weights);
-        let mut scores = q.matmul(k.swap_dims(2, 3));
-        if self.causal {
-            scores = scores.clone() + causal_bias(&scores);
-        }
-        let shares = self.drop(activation::softmax(scores, 3), index, mode);
-        let columns = self.heads * self.value_dim;
-        let joined: Tensor<2> = shares
-            .matmul(v)
-            .swap_dims(1, 2)
-            .reshape([n * steps, columns]);
+        let keys = key.shape[0];
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "at most 2^20"
+        )]
+        let scale = (1.0 / (self.key_dim as f64).sqrt()) as f32;
+        let layer = kernels::AttentionShape {
+            batch: n,
+            heads: self.heads,
+            steps: [steps, keys],
+            sizes: [self.key_dim, self.value_dim],
+            scale,
+            causal: self.causal,
+        };
+        let q = linear(
+            query.vectors(),
+            self.query,
+            self.heads * self.key_dim,
+            weights,
+        );
+        let k = linear(key.vectors(), self.key, self.heads * self.key_dim, weights);
+        let v = linear(
+            value.vectors(),
+            self.value,
+            self.heads * self.value_dim,
+            weights,
+        );
+        let mask = || self.mask([n, self.heads, steps, keys], index, mode);
+        let joined = kernels::attend([q, k, v], layer, mask)
+            .unwrap_or_else(|inputs| attend(inputs, layer, mask()));
         let y = linear(joined, self.output, width, weights);
         Act::new(y.reshape([n, steps * width]), shape)
     }
 
-    /// Projects to (samples, heads, steps, `dim`).
-    fn project(&self, act: Act, by: Projection, dim: usize, weights: &[Tensor<1>]) -> Tensor<4> {
-        let (n, steps) = (act.rows(), act.shape[0]);
-        let y = linear(act.vectors(), by, self.heads * dim, weights);
-        y.reshape([n, steps, self.heads, dim]).swap_dims(1, 2)
-    }
-
-    fn drop(&self, shares: Tensor<4>, index: usize, mode: &Mode<'_>) -> Tensor<4> {
+    /// Returns the factors of the shares, if some of them are dropped.
+    fn mask(&self, dims: [usize; 4], index: usize, mode: &Mode<'_>) -> Option<Vec<f32>> {
         let Mode::Training(pass) = mode else {
-            return shares;
+            return None;
         };
         if self.dropout == 0.0 {
-            return shares;
+            return None;
         }
-        let dims = shares.dims();
         let position = [pass.step, index as u64];
         let mut rng = random::generator(pass.seed, Purpose::Dropout, position);
-        let mask = random::dropout_mask(&mut rng, dims.iter().product(), self.dropout);
-        let mask = constant(mask, dims, &shares);
-        shares * mask
+        Some(random::dropout_mask(
+            &mut rng,
+            dims.iter().product(),
+            self.dropout,
+        ))
     }
 }
 
-fn linear(x: Tensor<2>, by: Projection, outputs: usize, weights: &[Tensor<1>]) -> Tensor<2> {
-    let inputs = x.dims()[1];
-    let y = x.matmul(weights[by.kernel].clone().reshape([inputs, outputs]));
-    match by.bias {
-        Some(bias) => y + weights[bias].clone().reshape([1, outputs]),
-        None => y,
+/// Attends by the framework's operations, on any device.
+pub(super) fn attend(
+    inputs: [Tensor<2>; 3],
+    by: kernels::AttentionShape,
+    mask: Option<Vec<f32>>,
+) -> Tensor<2> {
+    let ([queries, keys], [d, size]) = (by.steps, by.sizes);
+    let [q, k, v] = inputs;
+    let heads = |x: Tensor<2>, steps: usize, size: usize| -> Tensor<4> {
+        x.reshape([by.batch, steps, by.heads, size]).swap_dims(1, 2)
+    };
+    let q = heads(q, queries, d) * by.scale;
+    let mut scores = q.matmul(heads(k, keys, d).swap_dims(2, 3));
+    if by.causal {
+        scores = scores.clone() + causal_bias(&scores);
     }
+    let mut shares = activation::softmax(scores, 3);
+    if let Some(mask) = mask {
+        shares = shares.clone() * constant(mask, shares.dims(), &shares);
+    }
+    let joined = shares.matmul(heads(v, keys, size)).swap_dims(1, 2);
+    joined.reshape([by.batch * queries, by.heads * size])
+}
+
+fn linear(x: Tensor<2>, by: Projection, outputs: usize, weights: &[Tensor<1>]) -> Tensor<2> {
+    let (kernel, bias) = (&weights[by.kernel], by.bias.map(|bias| &weights[bias]));
+    kernels::dense(x, kernel, bias, false).unwrap_or_else(|x| {
+        let inputs = x.dims()[1];
+        let y = x.matmul(kernel.clone().reshape([inputs, outputs]));
+        match bias {
+            Some(bias) => y + bias.clone().reshape([1, outputs]),
+            None => y,
+        }
+    })
 }
 
 /// What takes later steps out of scores: so little that their share becomes 0.

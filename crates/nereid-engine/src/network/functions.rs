@@ -2,6 +2,9 @@
 
 use burn::tensor::{Tensor, activation};
 use nereid_core::spec::{layers::Activation, network::Defaults};
+use nereid_kernels::Curve;
+
+use super::kernels;
 
 /// An activation with its numbers resolved.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,8 +44,30 @@ impl Function {
         self != Self::Named(Activation::Softmax)
     }
 
+    /// Returns what our own kernels know it as.
+    fn curve(self) -> Option<Curve> {
+        let Self::Named(activation) = self else {
+            return None;
+        };
+        Some(match activation {
+            Activation::Relu => Curve::Relu,
+            Activation::Gelu => Curve::Gelu,
+            Activation::Silu => Curve::Silu,
+            Activation::Sigmoid => Curve::Sigmoid,
+            Activation::Tanh => Curve::Tanh,
+            _ => return None,
+        })
+    }
+
     /// Applies the function; softmax over the second axis.
     pub(crate) fn apply(self, x: Tensor<2>) -> Tensor<2> {
+        let x = match self.curve() {
+            Some(curve) => match kernels::activate(x, curve) {
+                Ok(y) => return y,
+                Err(x) => x,
+            },
+            None => x,
+        };
         match self {
             Self::LeakyRelu(slope) => activation::leaky_relu(x, slope),
             Self::Elu(alpha) => elu(x, alpha),

@@ -6,7 +6,7 @@
 )]
 
 use burn::tensor::{Int, Tensor};
-use nereid_core::spec::network::Source;
+use nereid_core::spec::{layers::Padding, network::Source};
 
 use super::{
     Act, Mode,
@@ -161,6 +161,7 @@ impl Node {
             Kind::ConvTranspose { .. } => self.convolve(act, weights),
             Kind::MaxPool(window) => window.maximum_layer(act),
             Kind::AveragePool(window) => window.mean_layer(act),
+            Kind::GlobalAverage if act.is_in_memory() => whole(act),
             Kind::GlobalAverage => global(act, |x| x.mean_dim(2)),
             Kind::GlobalMaximum => global(act, |x| x.max_dim(2)),
             Kind::ZeroPad(margins) => resize::zero_pad(act, *margins),
@@ -269,6 +270,18 @@ fn dense(
     };
     let act = Act::new(y, shape);
     if done { Ok(act) } else { Err(act) }
+}
+
+/// Takes the mean of each channel, as that of a window of the whole.
+fn whole(act: Act) -> Act {
+    let [h, w, c] = act.plane_shape();
+    let window = Window {
+        size: [h, w],
+        stride: [h, w],
+        dilation: [1, 1],
+        padding: Padding::Valid,
+    };
+    Act::new(window.mean_layer(act).flat(), vec![c])
 }
 
 /// Makes one number of each channel.

@@ -103,12 +103,13 @@ pub(crate) struct LayerNorm {
 impl LayerNorm {
     pub(super) fn run(&self, act: Act, weights: &[Tensor<1>]) -> Act {
         let (n, c, size, shape) = (act.rows(), act.channels(), act.size(), act.shape.clone());
-        let x = act.vectors();
-        let centred = x.clone() - x.mean_dim(1);
-        let variance = (centred.clone() * centred.clone()).mean_dim(1);
-        let gamma = weights[self.gamma].clone().reshape([1, c]);
-        let beta = weights[self.beta].clone().reshape([1, c]);
-        let y = centred / (variance + self.epsilon).sqrt() * gamma + beta;
+        let (gamma, beta) = (&weights[self.gamma], &weights[self.beta]);
+        let y = kernels::layer_norm(act.vectors(), gamma, beta, self.epsilon).unwrap_or_else(|x| {
+            let centred = x.clone() - x.mean_dim(1);
+            let variance = (centred.clone() * centred.clone()).mean_dim(1);
+            let (gamma, beta) = (gamma.clone().reshape([1, c]), beta.clone().reshape([1, c]));
+            centred / (variance + self.epsilon).sqrt() * gamma + beta
+        });
         Act::new(y.reshape([n, size]), shape)
     }
 }

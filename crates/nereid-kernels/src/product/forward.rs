@@ -2,7 +2,7 @@
 
 use macerator::{Simd, WithSimd};
 
-use super::Rows;
+use super::{Rows, each, is_large};
 use crate::simd::{self, Lanes, lanes, load, splat, tiled, values};
 
 /// Registers in a panel's row.
@@ -21,14 +21,18 @@ fn panels(units: usize) -> (usize, usize) {
 pub(crate) fn pack(matrix: &[f32], depth: usize, units: usize) -> Vec<f32> {
     let (panels, columns) = panels(units);
     let mut packed = vec![0.0; panels * depth * columns];
-    for (p, panel) in packed.chunks_exact_mut(depth * columns).enumerate() {
+    let items: Vec<_> = packed
+        .chunks_exact_mut((depth * columns).max(1))
+        .enumerate()
+        .collect();
+    each(is_large(matrix.len()), items, |(p, panel)| {
         let from = p * columns;
         let n = columns.min(units - from);
         for (row, to) in panel.chunks_exact_mut(columns).enumerate() {
             let at = row * units + from;
             to[..n].copy_from_slice(&matrix[at..at + n]);
         }
-    }
+    });
     packed
 }
 

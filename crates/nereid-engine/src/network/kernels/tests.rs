@@ -1,10 +1,10 @@
 //! Our own arithmetic against the framework's: results and gradients.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 use nereid_core::spec::layers::Padding;
-use nereid_kernels::Windows;
+use nereid_kernels::{Curve, Windows};
 
-use super::super::{host, window::Window};
+use super::super::{attention::attend, host, window::Window};
 
 fn values(n: usize, salt: usize) -> Vec<f32> {
     let value = |i: usize| i16::try_from((i * 53 + salt * 17) % 89).unwrap();
@@ -126,11 +126,7 @@ fn convolutions_are_the_frameworks() {
                     let k: Tensor<4> = k.reshape([h, w, c, filters]);
                     let k = k.permute([3, 2, 0, 1]);
                     let y = rows(window.convolve(planes(x, &windows), k, Some(b)));
-                    if relu {
-                        burn::tensor::activation::relu(y)
-                    } else {
-                        y
-                    }
+                    if relu { activation::relu(y) } else { y }
                 },
             );
         }
@@ -184,11 +180,7 @@ fn dense_layers_are_the_frameworks() {
                     let k: Tensor<2> = k.reshape([inputs, units]);
                     let x: Tensor<2> = x.reshape([n, inputs]);
                     let y = x.matmul(k) + b.reshape([1, units]);
-                    if relu {
-                        burn::tensor::activation::relu(y)
-                    } else {
-                        y
-                    }
+                    if relu { activation::relu(y) } else { y }
                 },
             );
         }
@@ -215,6 +207,84 @@ fn batches_are_normalised_as_the_framework_does() {
                 burn::tensor::module::batch_norm_train(x, gamma, beta, 1e-3).output
             },
         );
+    }
+}
+
+#[test]
+fn rows_are_normalised_as_by_the_frameworks_operations() {
+    for (n, width) in [(1, 2), (9, 5), (700, 40)] {
+        let leaves = [leaf([n * width], 1), leaf([width], 2), leaf([width], 3)];
+        compare(
+            &format!("{n} {width}"),
+            leaves,
+            |[x, gamma, beta]| {
+                super::layer_norm(x.reshape([n, width]), &gamma, &beta, 1e-3).unwrap()
+            },
+            |[x, gamma, beta]| {
+                let x: Tensor<2> = x.reshape([n, width]);
+                let centred = x.clone() - x.mean_dim(1);
+                let variance = (centred.clone() * centred.clone()).mean_dim(1);
+                let y = centred / (variance + 1e-3).sqrt() * gamma.reshape([1, width]);
+                y + beta.reshape([1, width])
+            },
+        );
+    }
+}
+
+#[test]
+fn activations_are_the_frameworks() {
+    let curves: [(Curve, fn(Tensor<2>) -> Tensor<2>); 5] = [
+        (Curve::Relu, activation::relu),
+        (Curve::Gelu, activation::gelu),
+        (Curve::Silu, activation::silu),
+        (Curve::Sigmoid, activation::sigmoid),
+        (Curve::Tanh, Tensor::tanh),
+    ];
+    for (curve, framework) in curves {
+        compare(
+            &format!("{curve:?}"),
+            [leaf([600], 1)],
+            |[x]| super::activate(x.reshape([20, 30]), curve).unwrap(),
+            |[x]| framework(x.reshape([20, 30])),
+        );
+    }
+}
+
+#[test]
+fn attention_is_that_of_the_frameworks_operations() {
+    for (batch, heads, steps, sizes, causal) in [
+        (1, 1, [1, 1], [1, 1], false),
+        (3, 2, [5, 5], [3, 7], true),
+        (2, 4, [17, 33], [16, 20], false),
+    ] {
+        let layer = super::AttentionShape {
+            batch,
+            heads,
+            steps,
+            sizes,
+            scale: 0.4,
+            causal,
+        };
+        let rows = [steps[0], steps[1], steps[1]].map(|steps| batch * steps);
+        let widths = [sizes[0], sizes[0], sizes[1]].map(|size| heads * size);
+        let inputs = |leaves: [Tensor<1>; 3]| -> [Tensor<2>; 3] {
+            let mut i = 0;
+            leaves.map(|leaf| {
+                i += 1;
+                leaf.reshape([rows[i - 1], widths[i - 1]])
+            })
+        };
+        let factors = batch * heads * steps[0] * steps[1];
+        let dropped = || Some(values(factors, 9).iter().map(|x| x.max(0.0)).collect());
+        for mask in [&(|| None) as &dyn Fn() -> Option<Vec<f32>>, &dropped] {
+            let leaves = [0, 1, 2].map(|i| leaf([rows[i] * widths[i]], i));
+            compare(
+                &format!("{layer:?}"),
+                leaves,
+                |leaves| super::attend(inputs(leaves), layer, mask).unwrap(),
+                |leaves| attend(inputs(leaves), layer, mask()),
+            );
+        }
     }
 }
 
