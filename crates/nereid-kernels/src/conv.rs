@@ -8,6 +8,7 @@ use crate::{
     geometry::Windows,
     product::{Forward, Inputs, Kernel, Rows, each, is_large, is_parallel, pack, transpose},
     simd,
+    winograd::Winograd,
 };
 
 /// Rows that a block should have at least, so that tiles are filled.
@@ -74,17 +75,15 @@ impl Conv {
         if windows.is_unpadded() {
             return Cow::Borrowed(images);
         }
-        let mut padded = vec![0.0; windows.batch * windows.padded_image()];
-        padded
-            .par_chunks_exact_mut(windows.padded_image().max(1))
-            .zip(images.par_chunks_exact(windows.image().max(1)))
-            .for_each(|(to, from)| windows.pad(from, to));
-        Cow::Owned(padded)
+        Cow::Owned(windows.with_padding(images))
     }
 
     /// Convolves padded images; negative values become 0 if `relu`.
     #[must_use]
     pub fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>, relu: bool) -> Vec<f32> {
+        if let Some(winograd) = Winograd::new(self.windows, self.filters) {
+            return winograd.forward(x, w, bias, relu);
+        }
         let image = self.windows.padded_image();
         let result = self.windows.positions() * self.filters;
         let mut y = vec![0.0; self.windows.batch * result];
@@ -121,6 +120,9 @@ impl Conv {
     #[must_use]
     pub fn input_gradient(&self, dy: &[f32], w: &[f32]) -> Vec<f32> {
         let windows = &self.windows;
+        if let Some(back) = Winograd::back(windows, self.filters) {
+            return back.forward(&back.pad(dy), &back.turned(w), None, false);
+        }
         let (image, padded) = (windows.image(), windows.padded_image());
         let result = windows.positions() * self.filters;
         let mut dx = vec![0.0; windows.batch * image];

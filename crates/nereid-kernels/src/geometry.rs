@@ -1,5 +1,7 @@
 //! Where windows lie on images.
 
+use rayon::prelude::*;
+
 /// Windows over the height and width of channels-last images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
@@ -33,7 +35,8 @@ impl Windows {
     }
 
     /// Height and width of the images with their padding.
-    pub(crate) fn padded(&self) -> [usize; 2] {
+    #[must_use]
+    pub fn padded(&self) -> [usize; 2] {
         [0, 1].map(|axis| self.input[axis] + self.pads[axis].0 + self.pads[axis].1)
     }
 
@@ -82,8 +85,30 @@ impl Windows {
         (runs, channels)
     }
 
+    /// Puts zeros around images.
+    #[must_use]
+    pub fn with_padding(&self, images: &[f32]) -> Vec<f32> {
+        let mut padded = vec![0.0; self.batch * self.padded_image()];
+        padded
+            .par_chunks_exact_mut(self.padded_image().max(1))
+            .zip(images.par_chunks_exact(self.image().max(1)))
+            .for_each(|(to, from)| self.pad(from, to));
+        padded
+    }
+
+    /// Returns what [`Self::with_padding`] put zeros around.
+    #[must_use]
+    pub fn without_padding(&self, padded: &[f32]) -> Vec<f32> {
+        let mut images = vec![0.0; self.batch * self.image()];
+        images
+            .par_chunks_exact_mut(self.image().max(1))
+            .zip(padded.par_chunks_exact(self.padded_image().max(1)))
+            .for_each(|(to, from)| self.unpad(from, to));
+        images
+    }
+
     /// Copies one image between its padding.
-    pub(crate) fn pad(&self, image: &[f32], padded: &mut [f32]) {
+    fn pad(&self, image: &[f32], padded: &mut [f32]) {
         let row = self.input[1] * self.channels;
         for (y, from) in image.chunks_exact(row).enumerate() {
             let at = self.inside(y);

@@ -24,6 +24,7 @@ mod product;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use attention::{Attention, AttentionGradients};
 pub use conv::{Conv, Padded};

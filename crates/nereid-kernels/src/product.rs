@@ -11,7 +11,7 @@ mod forward;
 use rayon::prelude::*;
 
 pub(crate) use backward::{Inputs, Kernel};
-pub(crate) use forward::{Forward, pack};
+pub(crate) use forward::{Forward, pack, panels};
 
 use crate::simd;
 

@@ -78,38 +78,64 @@ fn taps(w: &Windows, mut f: impl FnMut(usize, usize, usize, usize)) {
     }
 }
 
+#[track_caller]
+fn convolves(windows: Windows, filters: usize) {
+    let c = windows.channels;
+    let positions = windows.batch * windows.positions();
+    let x = values(windows.batch * windows.image(), 1);
+    let w = values(windows.size[0] * windows.size[1] * c * filters, 2);
+    let (bias, dy) = (values(filters, 3), values(positions * filters, 4));
+    let mut y: Vec<f64> = (0..positions)
+        .flat_map(|_| bias.iter().map(|b| f64::from(*b)))
+        .collect();
+    let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+    taps(&windows, |_, position, place, at| {
+        for k in 0..c {
+            for f in 0..filters {
+                let (i, o) = ((place * c + k) * filters + f, position * filters + f);
+                let [x, w, d] = [x[at + k], w[i], dy[o]].map(f64::from);
+                y[o] += x * w;
+                dw[i] += x * d;
+                dx[at + k] += w * d;
+            }
+        }
+    });
+    let conv = Conv::new(windows, filters);
+    let padded = conv.pad(&x);
+    close(&conv.forward(&padded, &w, Some(&bias), false), &y);
+    close(&conv.kernel_gradient(&padded, &dy), &dw);
+    close(&conv.input_gradient(&dy, &w), &dx);
+    let relu: Vec<f64> = y.iter().map(|y| y.max(0.0)).collect();
+    close(&conv.forward(&padded, &w, Some(&bias), true), &relu);
+}
+
 #[test]
 fn convolutions_and_their_gradients_are_those_of_the_definition() {
     for windows in cases() {
         for filters in [1, 5, 32, 40] {
-            let c = windows.channels;
-            let positions = windows.batch * windows.positions();
-            let x = values(windows.batch * windows.image(), 1);
-            let w = values(windows.size[0] * windows.size[1] * c * filters, 2);
-            let (bias, dy) = (values(filters, 3), values(positions * filters, 4));
-            let mut y: Vec<f64> = (0..positions)
-                .flat_map(|_| bias.iter().map(|b| f64::from(*b)))
-                .collect();
-            let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
-            taps(&windows, |_, position, place, at| {
-                for k in 0..c {
-                    for f in 0..filters {
-                        let (i, o) = ((place * c + k) * filters + f, position * filters + f);
-                        let [x, w, d] = [x[at + k], w[i], dy[o]].map(f64::from);
-                        y[o] += x * w;
-                        dw[i] += x * d;
-                        dx[at + k] += w * d;
-                    }
-                }
-            });
-            let conv = Conv::new(windows, filters);
-            let padded = conv.pad(&x);
-            close(&conv.forward(&padded, &w, Some(&bias), false), &y);
-            close(&conv.kernel_gradient(&padded, &dy), &dw);
-            close(&conv.input_gradient(&dy, &w), &dx);
-            let relu: Vec<f64> = y.iter().map(|y| y.max(0.0)).collect();
-            close(&conv.forward(&padded, &w, Some(&bias), true), &relu);
+            convolves(windows, filters);
         }
+    }
+}
+
+#[test]
+fn convolutions_with_fewer_multiplications_are_those_of_the_definition() {
+    for (batch, input, channels, filters, pads) in [
+        (2, [24, 24], 16, 48, [(1, 1), (1, 1)]),
+        (5, [18, 20], 32, 16, [(0, 0), (0, 0)]),
+        (3, [23, 22], 16, 32, [(0, 1), (2, 0)]),
+    ] {
+        let windows = Windows {
+            batch,
+            input,
+            channels,
+            size: [3, 3],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads,
+        };
+        assert!(winograd::Winograd::new(windows, filters).is_some());
+        convolves(windows, filters);
     }
 }
 

@@ -22,4 +22,4 @@ pub(crate) use graph::{change, in_memory};
 pub(super) use lstm::lstm;
 pub(super) use nereid_kernels::Attention as AttentionShape;
 pub(super) use norm::{batch_norm, layer_norm};
-pub(super) use pool::{maximum, mean};
+pub(super) use pool::{maximum, mean, zero_pad};

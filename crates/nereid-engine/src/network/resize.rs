@@ -2,11 +2,30 @@
 
 use burn::tensor::{Tensor, ops::PadMode};
 
-use super::{Act, noise::constant};
+use nereid_kernels::Windows;
+
+use super::{Act, kernels, noise::constant};
 
 /// Puts zeros around planes: `[[above, below], [left, right]]`.
 pub(super) fn zero_pad(act: Act, [rows, columns]: [[usize; 2]; 2]) -> Act {
     let pads = [rows, columns].map(|[before, after]| (before, after));
+    if act.is_in_memory() {
+        let [height, width, channels] = act.plane_shape();
+        let windows = Windows {
+            batch: act.rows(),
+            input: [height, width],
+            channels,
+            size: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pads,
+        };
+        let [height, width] = windows.padded();
+        let shape = vec![height, width, channels];
+        let y = kernels::zero_pad(act.flat(), windows);
+        #[expect(clippy::expect_used, reason = "it was just looked up")]
+        return Act::new(y.expect("it lies in memory"), shape);
+    }
     let planes = act.planes().pad(pads, PadMode::Constant(0.0));
     Act::from_planes(planes, 3)
 }

@@ -43,8 +43,9 @@ impl<'a> Kernel<'a> {
         let depth = rows.depth();
         let mut dw = vec![0.0; depth * units];
         let tiles = tiles(rows);
+        // Each part goes through all of the result's gradient.
         let parts = if parallel {
-            4 * rayon::current_num_threads()
+            2 * rayon::current_num_threads()
         } else {
             1
         };

@@ -11,7 +11,7 @@ fn registers(units: usize, width: usize) -> usize {
 }
 
 /// Number of panels that `units` columns are cut into, and the columns of each.
-fn panels(units: usize) -> (usize, usize) {
+pub(crate) fn panels(units: usize) -> (usize, usize) {
     let width = simd::width();
     let columns = registers(units, width) * width;
     (units.div_ceil(columns), columns)

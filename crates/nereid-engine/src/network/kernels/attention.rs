@@ -19,22 +19,22 @@ pub(in crate::network) fn attend(
     if !inputs.iter().all(graph::in_memory) {
         return Err(inputs);
     }
-    let shapes = inputs.each_ref().map(Tensor::dims);
+    let dims = inputs.each_ref().map(Tensor::dims);
     let [q, k, v] = inputs.map(Input::take::<2>);
     let (Ok(q), Ok(k), Ok(v)) = (q, k, v) else {
         unreachable!("all three are the processor's, as was just looked up");
     };
-    let values = [&q, &k, &v].map(Input::values);
-    let [queries, keys, contents] = values.each_ref().map(Values::as_slice);
-    let (shares, mask) = (layer.shares(queries, keys), mask());
+    let held = [&q, &k, &v].map(Input::values);
+    let [query, key, value] = held.each_ref().map(Values::as_slice);
+    let (shares, mask) = (layer.shares(query, key), mask());
     let weighed = mask.as_ref().map(|mask| product(&shares, mask));
-    let y = layer.forward(weighed.as_ref().unwrap_or(&shares), contents);
-    let shape = [shapes[0][0], layer.heads * layer.sizes[1]];
+    let y = layer.forward(weighed.as_ref().unwrap_or(&shares), value);
+    let shape = [dims[0][0], layer.heads * layer.sizes[1]];
     Ok(graph::finish([q, k, v], y, shape, |_| {
         Arc::new(Saved {
             layer,
-            values,
-            shapes,
+            values: held,
+            dims,
             shares,
             mask,
         })
@@ -49,7 +49,7 @@ fn product(a: &[f32], b: &[f32]) -> Vec<f32> {
 struct Saved {
     layer: Attention,
     values: [Values; 3],
-    shapes: [[usize; 2]; 3],
+    dims: [[usize; 2]; 3],
     shares: Vec<f32>,
     mask: Option<Vec<f32>>,
 }
@@ -61,7 +61,7 @@ impl Derivative<3> for Saved {
         let [dq, dk, dv] = self
             .layer
             .gradients(inputs, &self.shares, mask, dy.as_slice());
-        let [q, k, v] = self.shapes.map(|shape| shape.to_vec());
+        let [q, k, v] = self.dims.map(|shape| shape.to_vec());
         [Some((dq, q)), Some((dk, k)), Some((dv, v))]
     }
 }

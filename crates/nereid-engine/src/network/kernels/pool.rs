@@ -1,4 +1,4 @@
-//! Pools of channels-last images.
+//! Pools of channels-last images, and zeros around them.
 
 use std::sync::Arc;
 
@@ -30,6 +30,19 @@ pub(in crate::network) fn mean(
     let y = nereid_kernels::average(&windows, images.values().as_slice());
     Ok(graph::finish([images], y, shape(&windows), |_| {
         Arc::new(Mean { windows })
+    }))
+}
+
+/// Puts the windows' padding around images; gives them back if they are not the processor's.
+pub(in crate::network) fn zero_pad(
+    images: Tensor<2>,
+    windows: Windows,
+) -> Result<Tensor<2>, Tensor<2>> {
+    let images = Input::take(images)?;
+    let y = windows.with_padding(images.values().as_slice());
+    let shape = [windows.batch, y.len() / windows.batch.max(1)];
+    Ok(graph::finish([images], y, shape, |_| {
+        Arc::new(Margins { windows })
     }))
 }
 
@@ -69,6 +82,18 @@ struct Mean {
 impl Derivative<1> for Mean {
     fn gradients(&self, dy: Values, _wanted: [bool; 1]) -> [Option<Gradient>; 1] {
         let dx = nereid_kernels::average_gradient(&self.windows, dy.as_slice());
+        [Some(images(&self.windows, dx))]
+    }
+}
+
+#[derive(Debug)]
+struct Margins {
+    windows: Windows,
+}
+
+impl Derivative<1> for Margins {
+    fn gradients(&self, dy: Values, _wanted: [bool; 1]) -> [Option<Gradient>; 1] {
+        let dx = self.windows.without_padding(dy.as_slice());
         [Some(images(&self.windows, dx))]
     }
 }

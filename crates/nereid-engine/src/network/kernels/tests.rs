@@ -1,6 +1,6 @@
 //! Our own arithmetic against the framework's: results and gradients.
 
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, TensorData, activation, ops::PadMode};
 use nereid_core::spec::layers::Padding;
 use nereid_kernels::{Curve, Windows};
 
@@ -164,6 +164,20 @@ fn pools_are_the_frameworks() {
 }
 
 #[test]
+fn zeros_are_put_around_images_as_by_the_framework() {
+    for (_, windows) in cases() {
+        let n = windows.batch * windows.input.iter().product::<usize>() * windows.channels;
+        let pads = windows.pads;
+        compare(
+            &format!("{windows:?}"),
+            [leaf([n], 1)],
+            |[x]| super::zero_pad(x.reshape([windows.batch, n / windows.batch]), windows).unwrap(),
+            |[x]| rows(planes(x, &windows).pad(pads, PadMode::Constant(0.0))),
+        );
+    }
+}
+
+#[test]
 fn dense_layers_are_the_frameworks() {
     for (n, inputs, units) in [(1, 1, 1), (3, 20, 7), (33, 64, 64), (130, 31, 100)] {
         for relu in [false, true] {
@@ -231,9 +245,11 @@ fn rows_are_normalised_as_by_the_frameworks_operations() {
     }
 }
 
+type Unary = fn(Tensor<2>) -> Tensor<2>;
+
 #[test]
 fn activations_are_the_frameworks() {
-    let curves: [(Curve, fn(Tensor<2>) -> Tensor<2>); 5] = [
+    let curves: [(Curve, Unary); 5] = [
         (Curve::Relu, activation::relu),
         (Curve::Gelu, activation::gelu),
         (Curve::Silu, activation::silu),
