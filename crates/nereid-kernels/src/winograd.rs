@@ -11,6 +11,9 @@ use crate::{
     simd,
 };
 
+// The arrays are written out: what `array::from_fn` calls is not always inlined, and then not
+// compiled for the processor's vectors.
+
 /// Values that are transformed at a time.
 const LANES: usize = 16;
 /// Tiles in a batch below which transforming the kernel costs more than it saves.
@@ -131,11 +134,14 @@ impl Winograd {
                     for (c, at) in
                         (0..depth).flat_map(|c| (0..n).step_by(LANES).map(move |at| (c, at)))
                     {
-                        let g = |i: usize| lane(&w[(i * depth + c) * units + from + at..]);
-                        let g: [Lane; 9] = std::array::from_fn(g);
+                        let (step, g) = (depth * units, &w[c * units + from + at..]);
+                        let row = |i: usize| lane(&g[i * step..]);
                         // G g, then (G g) Gᵀ.
-                        let down: [[Lane; 4]; 3] =
-                            std::array::from_fn(|j| spread([g[j], g[3 + j], g[6 + j]]));
+                        let down = [
+                            spread([row(0), row(3), row(6)]),
+                            spread([row(1), row(4), row(7)]),
+                            spread([row(2), row(5), row(8)]),
+                        ];
                         for i in 0..4 {
                             let across = spread(down.map(|column| column[i]));
                             for (j, value) in across.iter().enumerate() {
@@ -156,7 +162,7 @@ impl Winograd {
         let [height, width] = self.windows.output();
         let tiles = x.len() / self.windows.padded_image().max(1) * (height / 2) * (width / 2);
         // What belongs to some tiles stays in the second cache.
-        let some = (16_384 / (channels + filters)).clamp(36, 96) / 12 * 12;
+        let some = (8_192 / (channels + filters)).clamp(24, 96) / 12 * 12;
         let starts: Vec<usize> = (0..some).map(|t| t * channels).collect();
         let mut v = vec![0.0; 16 * some * channels];
         let mut m = vec![0.0; 16 * some * filters];
@@ -210,9 +216,13 @@ impl Winograd {
         let (channels, [height, width]) = (self.windows.channels, self.windows.padded());
         let x = &x[self.place(tile, [height, width]) * channels..];
         for c in (0..channels).step_by(LANES) {
-            let d = |i: usize, j: usize| lane(&x[(i * width + j) * channels + c..]);
-            let down: [[Lane; 4]; 4] =
-                std::array::from_fn(|j| differences([d(0, j), d(1, j), d(2, j), d(3, j)]));
+            let (step, x) = (width * channels, &x[c..]);
+            let down = [
+                differences(column(x, step)),
+                differences(column(&x[channels..], step)),
+                differences(column(&x[2 * channels..], step)),
+                differences(column(&x[3 * channels..], step)),
+            ];
             for i in 0..4 {
                 let across = differences(down.map(|column| column[i]));
                 for (j, value) in across.iter().enumerate() {
@@ -229,9 +239,13 @@ impl Winograd {
         let (filters, [height, width]) = (self.filters, self.windows.output());
         let y = &mut y[self.place(tile, [height, width]) * filters..];
         for f in (0..filters).step_by(LANES) {
-            let m = |i: usize, j: usize| lane(&m[(4 * i + j) * apart + f..]);
-            let down: [[Lane; 2]; 4] =
-                std::array::from_fn(|j| sums([m(0, j), m(1, j), m(2, j), m(3, j)]));
+            let (step, m) = (4 * apart, &m[f..]);
+            let down = [
+                sums(column(m, step)),
+                sums(column(&m[apart..], step)),
+                sums(column(&m[2 * apart..], step)),
+                sums(column(&m[3 * apart..], step)),
+            ];
             let bias = lane(&end.bias[f..]);
             for i in 0..2 {
                 let across = sums(down.map(|column| column[i]));
@@ -258,6 +272,17 @@ struct End<'a> {
 #[inline(always)]
 fn lane(from: &[f32]) -> Lane {
     std::array::from_fn(|i| from[..LANES][i])
+}
+
+/// Reads four rows, a step apart.
+#[inline(always)]
+fn column(from: &[f32], step: usize) -> [Lane; 4] {
+    [
+        lane(from),
+        lane(&from[step..]),
+        lane(&from[2 * step..]),
+        lane(&from[3 * step..]),
+    ]
 }
 
 #[inline(always)]
