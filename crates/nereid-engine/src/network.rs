@@ -5,6 +5,7 @@
 //! [`activation::Act`] converts between both.
 
 mod activation;
+mod adapters;
 mod attention;
 mod build;
 mod convolution;
@@ -26,6 +27,8 @@ use burn::tensor::{Device, Tensor};
 use nereid_core::spec::{layers::Activation, network::Source};
 
 pub(crate) use activation::Act;
+pub(crate) use adapters::Adaptation;
+use adapters::Adapter;
 use functions::Function;
 pub(crate) use kernels::change;
 pub(crate) use layers::Node;
@@ -38,6 +41,8 @@ pub(crate) struct Network {
     pub(crate) input: Vec<usize>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) parameters: Vec<Parameter>,
+    /// Low-rank changes of weights, whose matrices are the last parameters.
+    adapters: Vec<Adapter>,
 }
 
 /// How a forward pass runs.

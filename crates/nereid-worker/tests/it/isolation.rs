@@ -119,6 +119,7 @@ impl Lab {
             validation: Some(input()),
             test: None,
             device: DeviceKind::Cpu,
+            base: Some(Path::new("/start/from/this")),
             resume: Some(Path::new("/resume/from/this")),
             resources: &DataResources::default(),
             scratch: &self.scratch,
