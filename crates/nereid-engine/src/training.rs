@@ -125,6 +125,8 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     if !chosen.is_empty() {
         reports.insert("chosen".to_owned(), chosen.report());
     }
+    // Not before: a training that is suspended while it is evaluated saves what it trained.
+    session.network.merge_adapters();
     let schema = learnt(task);
     let head = Head::of(task.spec, &schema);
     let signature = outputs::signature(&schema, head, width, preprocessing.clone());

@@ -160,7 +160,6 @@ impl<'a> Session<'a> {
         for (parameter, value) in self.network.parameters.iter_mut().zip(weights) {
             parameter.value = value;
         }
-        self.network.merge_adapters();
         self.final_weights = true;
         Ok(())
     }
