@@ -129,6 +129,12 @@ impl Network {
         acts.take(Source::before(self.nodes.len())).flat()
     }
 
+    /// Returns the last layer that has weights.
+    pub(crate) fn head(&self) -> Option<&str> {
+        let mut names = self.nodes.iter().rev().map(|node| node.name.as_str());
+        names.find(|name| self.parameters.iter().any(|p| p.layer() == *name))
+    }
+
     /// Tells whether the very last step is an activation that [`Ending::Logits`] leaves out.
     pub(crate) fn ends_in(&self, activation: Activation) -> bool {
         self.nodes

@@ -116,7 +116,7 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     session.state.chosen = chosen;
     announce(&session, &plan, monitor);
     if let Some(base) = &base {
-        base.announce(&session, monitor);
+        base.announce(&session, &task.train.schema, monitor);
     }
     session.run(monitor)?;
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use nereid_core::{
+    datasets::DatasetSchema,
     engine::{EngineError, Monitor, TrainTask},
     events::LogLevel,
     models::Preprocessing,
@@ -73,7 +74,12 @@ impl<'a> Base<'a> {
     }
 
     /// Tells the log what was taken over and what is trained.
-    pub(super) fn announce(&self, session: &Session<'_>, monitor: &mut dyn Monitor) {
+    pub(super) fn announce(
+        &self,
+        session: &Session<'_>,
+        schema: &DatasetSchema,
+        monitor: &mut dyn Monitor,
+    ) {
         let Some(from) = &session.spec.initialize_from else {
             return;
         };
@@ -93,6 +99,15 @@ impl<'a> Base<'a> {
             fresh.len(),
         );
         monitor.log(LogLevel::Info, message);
+        let theirs = self.document.signature.classes.as_deref();
+        let kept = session.network.head();
+        let kept = kept.is_some_and(|head| self.transfer.takes(head));
+        if let (true, Some(ours), Some(theirs)) = (kept, schema.classes(), theirs)
+            && ours != theirs
+        {
+            let detail = "the outputs taken over stood for other classes than the dataset has";
+            monitor.log(LogLevel::Warn, detail.to_owned());
+        }
     }
 }
 

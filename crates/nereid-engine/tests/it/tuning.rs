@@ -232,6 +232,11 @@ fn merged_weights_are_those_of_the_base_and_the_product() {
             assert!((expected - found).abs() < 1e-5, "{name}");
         }
     }
+    let (lean, folder) = (base.without_weights(), tempfile::tempdir().unwrap());
+    let (lean, from) = (Some(lean.path()), Some(last.path.as_path()));
+    let mut monitor = Recorder::default();
+    tune(&spec, &data, lean, from, folder.path(), &mut monitor).unwrap();
+    assert!(weights(folder.path()) == after);
 }
 
 #[test]
@@ -310,5 +315,27 @@ fn a_tuning_goes_on_exactly_without_the_weights_of_its_base() {
     for description in [frozen, description] {
         let base = Some([base.path(), lean.path()]);
         assert_tuning_resumes_exactly(&spec(description), &data, base);
+    }
+}
+
+#[test]
+fn outputs_that_stood_for_other_classes_are_told_of() {
+    let table = |classes: [&str; 3]| {
+        let rows = (0..60).map(|i| format!("{},{},{}\n", i % 3, i % 5, classes[i % 3]));
+        let text = "a,b,label\n".to_owned() + &rows.collect::<String>();
+        let source = json!({"format": "csv", "label_column": "label"});
+        crate::support::input(source, crate::support::csv(text))
+    };
+    let network = json!({"layers": [{"type": "Dense", "units": 3, "name": "head"}]});
+    let changes = json!({"network": network, "fit": {"epochs": 1}});
+    let cats = ["cat", "dog", "emu"];
+    let base = Version::new(&job(changes.clone()), &table(cats));
+    for (classes, told) in [(cats, false), (["ant", "bee", "fly"], true)] {
+        let mut monitor = Recorder::default();
+        let spec = tuning(changes.clone());
+        base.tune_with(&spec, &table(classes), &mut monitor)
+            .unwrap();
+        let tells = monitor.lines.iter().any(|l| l.contains("other classes"));
+        assert_eq!(tells, told, "{:?}", monitor.lines);
     }
 }
