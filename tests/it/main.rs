@@ -12,6 +12,7 @@ mod auth;
 mod bad_inputs;
 mod cli;
 mod datasets;
+mod finetune;
 mod idempotency;
 mod installation;
 mod isolation;

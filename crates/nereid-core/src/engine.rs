@@ -191,6 +191,8 @@ pub struct TrainTask<'a> {
     pub test: Option<DataInput>,
     /// What to compute on.
     pub device: DeviceKind,
+    /// Folder with the files of the version that the spec's `initialize_from` names.
+    pub base: Option<&'a Path>,
     /// File of a snapshot to go on from.
     pub resume: Option<&'a Path>,
     /// What it may use for its data.

@@ -140,12 +140,28 @@ pub struct Lineage {
     pub dataset_version_id: DatasetVersionId,
     /// SHA-256 of the training data's declaration and bytes.
     pub dataset_digest: String,
+    /// The version that it started from, if it was fine-tuned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initialized_from: Option<BaseVersion>,
     /// Version of Nereid that trained it.
     pub nereid_version: String,
     /// Version of the framework that trained it.
     pub framework_version: String,
     /// Seed of the training.
     pub seed: u64,
+}
+
+/// The model version that another one started from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BaseVersion {
+    /// Name of the model.
+    pub model: Name,
+    /// Its version.
+    pub version: u32,
+    /// Identifier of that version.
+    pub version_id: ModelVersionId,
+    /// SHA-256 of its manifest, which holds those of its files, hexadecimal.
+    pub manifest_sha256: String,
 }
 
 /// Names a published version in events and results.

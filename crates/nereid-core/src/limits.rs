@@ -58,6 +58,8 @@ pub const MAX_SCHEDULE_BOUNDARIES: usize = 1_000;
 pub const MAX_PATTERNS: usize = 64;
 /// Longest name pattern in bytes.
 pub const MAX_PATTERN_LEN: usize = 128;
+/// Highest rank of a low-rank adaptation.
+pub const MAX_LORA_RANK: u32 = 1_024;
 /// Most steps over which gradients are accumulated.
 pub const MAX_ACCUMULATION_STEPS: u32 = 65_536;
 /// Largest training batch in samples.

@@ -3,6 +3,7 @@
 pub mod augmentation;
 pub mod callbacks;
 pub mod deploy;
+pub mod finetune;
 pub mod fit;
 pub mod initializers;
 pub mod layers;
@@ -22,6 +23,7 @@ pub mod weights;
 pub use augmentation::Augmentation;
 pub use callbacks::{Callback, Monitor};
 pub use deploy::{DeploySpec, Tolerance};
+pub use finetune::{InitializeFrom, Lora, Mismatched, Scaling};
 pub use fit::{ClassWeight, FitOptions, Normalization};
 pub use layers::{Activation, Layer, LayerSpec, Padding};
 pub use network::Network;

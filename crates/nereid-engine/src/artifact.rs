@@ -109,16 +109,9 @@ impl Artifact {
     /// # Errors
     /// [`EngineError::InvalidInput`] if a file is not what it should be.
     pub(crate) fn read(folder: &Path) -> Result<Self, EngineError> {
-        let bytes = read_file(folder, DOCUMENT, MAX_DOCUMENT_BYTES)?;
-        let document: Document = serde_json::from_slice(&bytes)
-            .map_err(|e| EngineError::InvalidInput(format!("{DOCUMENT}: {e}")))?;
-        if document.format != FORMAT {
-            let detail = format!("{DOCUMENT} has format {}, not {FORMAT}", document.format);
-            return Err(EngineError::InvalidInput(detail));
-        }
+        let document = Document::read(folder)?;
         let plan = document.plan()?;
-        let max = plan.parameters().saturating_mul(4) + MAX_HEADER_BYTES;
-        let weights = TensorsFile::from_bytes(&read_file(folder, WEIGHTS, max)?)?;
+        let weights = read_weights(folder, &plan)?;
         let golden = TensorsFile::from_bytes(&read_file(folder, GOLDEN, MAX_GOLDEN_BYTES)?)?;
         let golden = Golden::from_file(golden, &document, &plan)?;
         Ok(Self {
@@ -145,6 +138,21 @@ impl Artifact {
 }
 
 impl Document {
+    /// Reads a folder's description of its model.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidInput`] if it is not what it should be.
+    pub(crate) fn read(folder: &Path) -> Result<Self, EngineError> {
+        let bytes = read_file(folder, DOCUMENT, MAX_DOCUMENT_BYTES)?;
+        let document: Self = serde_json::from_slice(&bytes)
+            .map_err(|e| EngineError::InvalidInput(format!("{DOCUMENT}: {e}")))?;
+        if document.format != FORMAT {
+            let detail = format!("{DOCUMENT} has format {}, not {FORMAT}", document.format);
+            return Err(EngineError::InvalidInput(detail));
+        }
+        Ok(document)
+    }
+
     /// Resolves the network's shapes.
     pub(crate) fn plan(&self) -> Result<Plan, EngineError> {
         let invalid = |detail: String| EngineError::InvalidInput(format!("{DOCUMENT}: {detail}"));
@@ -209,6 +217,15 @@ impl Golden {
         file.expect_empty()?;
         Ok(golden)
     }
+}
+
+/// Reads the weights of a folder's model.
+///
+/// # Errors
+/// [`EngineError::InvalidInput`] if the file is larger than they are, or no such file.
+pub(crate) fn read_weights(folder: &Path, plan: &Plan) -> Result<TensorsFile, EngineError> {
+    let max = plan.parameters().saturating_mul(4) + MAX_HEADER_BYTES;
+    TensorsFile::from_bytes(&read_file(folder, WEIGHTS, max)?)
 }
 
 /// Records golden outputs and writes the files of a trained model.

@@ -131,6 +131,7 @@ impl Case {
             validation: None,
             test: None,
             device,
+            base: None,
             resume: None,
             resources: &resources,
             scratch: &snapshots,

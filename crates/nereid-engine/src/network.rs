@@ -5,6 +5,7 @@
 //! [`activation::Act`] converts between both.
 
 mod activation;
+mod adapters;
 mod attention;
 mod build;
 mod convolution;
@@ -26,6 +27,8 @@ use burn::tensor::{Device, Tensor};
 use nereid_core::spec::{layers::Activation, network::Source};
 
 pub(crate) use activation::Act;
+pub(crate) use adapters::Adaptation;
+use adapters::Adapter;
 use functions::Function;
 pub(crate) use kernels::change;
 pub(crate) use layers::Node;
@@ -38,6 +41,8 @@ pub(crate) struct Network {
     pub(crate) input: Vec<usize>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) parameters: Vec<Parameter>,
+    /// Low-rank changes of weights, whose matrices are the last parameters.
+    adapters: Vec<Adapter>,
 }
 
 /// How a forward pass runs.
@@ -122,6 +127,12 @@ impl Network {
             acts.put(act);
         }
         acts.take(Source::before(self.nodes.len())).flat()
+    }
+
+    /// Returns the last layer that has weights.
+    pub(crate) fn head(&self) -> Option<&str> {
+        let mut names = self.nodes.iter().rev().map(|node| node.name.as_str());
+        names.find(|name| self.parameters.iter().any(|p| p.layer() == *name))
     }
 
     /// Tells whether the very last step is an activation that [`Ending::Logits`] leaves out.

@@ -16,6 +16,7 @@ pub(crate) enum Purpose {
     Augmentation = 20,
     Mixing = 21,
     Balance = 22,
+    Adapters = 30,
 }
 
 /// Returns the generator for a purpose at a position.

@@ -1,6 +1,7 @@
 //! Trains: reads data, fits weights, evaluates and writes the model's files.
 
 mod augment;
+mod base;
 mod batches;
 mod callbacks;
 mod exact;
@@ -29,6 +30,7 @@ use nereid_core::{
     jobs::{Directive, JobPhase},
     models::{Preprocessing, TrainedModel},
     spec::{Normalization, Task, TrainSpec, network::Plan, objective::LossKind},
+    validation::Violations,
 };
 use serde_json::Value;
 
@@ -40,6 +42,7 @@ use crate::{
     outputs::{self, Head},
     preprocessing,
 };
+use base::Base;
 use finder::{Chosen, Trials};
 use metrics::{Measures, Reading};
 use objective::Objective;
@@ -78,20 +81,21 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let splits = Splits::load(task, &mut || obey(resumed, monitor))?;
     obey(resumed, monitor)?;
     let plan = plan(task, splits.samples(&splits.train).rows)?;
+    let base = Base::read(task, &plan)?;
     if let Some(vocabulary) = preprocessing::embeds(&plan) {
         for samples in splits.datasets() {
             preprocessing::check_indices(samples, vocabulary, &mut || obey(resumed, monitor))?;
         }
     }
-    let samples = splits.samples(&splits.train);
-    let wanted = normalization(task.spec);
-    let columns = &task.train.schema.features;
-    let rows = splits.train.rows.iter();
-    let check = &mut || obey(resumed, monitor);
-    let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, rows, check)?;
+    let scaling = base.as_ref().and_then(|base| base.scaling(task.spec));
+    let preprocessing = match scaling {
+        Some(scaling) => scaling.clone(),
+        None => scale(task, &splits, &plan, monitor)?,
+    };
     obey(resumed, monitor)?;
     let width = plan.output().iter().product();
-    let network = Network::build(&plan, task.spec.fit.seed, &device);
+    let mut network = Network::build(&plan, task.spec.fit.seed, &device);
+    base::prepare(&mut network, &plan, task, base.as_ref())?;
 
     monitor.phase(JobPhase::Training);
     let trials = Trials {
@@ -111,6 +115,9 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let mut session = start(task, &splits, &preprocessing, network)?;
     session.state.chosen = chosen;
     announce(&session, &plan, monitor);
+    if let Some(base) = &base {
+        base.announce(&session, &task.train.schema, monitor);
+    }
     session.run(monitor)?;
 
     monitor.phase(JobPhase::Evaluating);
@@ -118,6 +125,8 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     if !chosen.is_empty() {
         reports.insert("chosen".to_owned(), chosen.report());
     }
+    // Not before: a training that is suspended while it is evaluated saves what it trained.
+    session.network.merge_adapters();
     let schema = learnt(task);
     let head = Head::of(task.spec, &schema);
     let signature = outputs::signature(&schema, head, width, preprocessing.clone());
@@ -170,14 +179,37 @@ fn obey(resumed: bool, monitor: &mut dyn Monitor) -> Result<(), EngineError> {
 
 fn plan(task: &TrainTask<'_>, rows: usize) -> Result<Plan, EngineError> {
     let plan = task.spec.plan(&task.train.schema, rows as u64, "");
-    plan.map_err(|violations| {
-        let lines: Vec<_> = violations
-            .into_vec()
-            .into_iter()
-            .map(|v| format!("{}: {}", v.pointer, v.detail))
-            .collect();
-        EngineError::InvalidInput(lines.join("; "))
-    })
+    plan.map_err(invalid)
+}
+
+fn invalid(violations: Violations) -> EngineError {
+    let lines: Vec<_> = violations
+        .into_vec()
+        .into_iter()
+        .map(|v| format!("{}: {}", v.pointer, v.detail))
+        .collect();
+    EngineError::InvalidInput(lines.join("; "))
+}
+
+/// Finds how features are to be scaled from the training data.
+fn scale(
+    task: &TrainTask<'_>,
+    splits: &Splits,
+    plan: &Plan,
+    monitor: &mut dyn Monitor,
+) -> Result<Preprocessing, EngineError> {
+    let samples = splits.samples(&splits.train);
+    let columns = &task.train.schema.features;
+    let rows = splits.train.rows.iter();
+    let check = &mut || obey(task.resume.is_some(), monitor);
+    preprocessing::fit(
+        normalization(task.spec),
+        plan,
+        columns,
+        samples,
+        rows,
+        check,
+    )
 }
 
 fn start<'a>(

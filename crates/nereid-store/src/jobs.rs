@@ -126,7 +126,7 @@ impl WriteTx {
     ///
     /// # Errors
     /// [`StoreError::NotFound`] if a dataset or model version of the spec is gone;
-    /// [`StoreError::Conflict`] `unresolved_version` if a dataset is named without one.
+    /// [`StoreError::Conflict`] `unresolved_version` if a dataset or a version to start from is named without one.
     pub async fn submit_job(&mut self, new: &NewJob) -> Result<Job, StoreError> {
         let id = JobId::generate();
         let inputs = inputs::lock(&mut self.tx, self.project, &new.spec).await?;

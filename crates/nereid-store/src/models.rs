@@ -247,7 +247,7 @@ impl Store {
         self.model_version(project, name, version).await
     }
 
-    /// Refused (Conflict `in_use`) while an endpoint's serving or newest generation, or a deploy job that has not ended, uses it. Soft delete.
+    /// Refused (Conflict `in_use`) while an endpoint's serving or newest generation, or a job that has not ended, uses it. Soft delete.
     ///
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::Conflict`] `in_use`.
@@ -332,14 +332,18 @@ async fn delete_versions(conn: &mut Tx, ids: &[Uuid]) -> Result<(), StoreError> 
         let what = format!("endpoint {endpoint} serves it; change or delete the endpoint first");
         return Err(StoreError::conflict("in_use", what));
     }
-    let job = sqlx::query_scalar!(
-        "SELECT id FROM jobs WHERE model_version_id = ANY ($1) AND status IN ('queued', 'running', 'paused') LIMIT 1",
+    let job = sqlx::query!(
+        "SELECT id, kind FROM jobs WHERE model_version_id = ANY ($1) AND status IN ('queued', 'running', 'paused') LIMIT 1",
         ids
     )
     .fetch_optional(&mut *conn)
     .await?;
     if let Some(job) = job {
-        let what = format!("job {job} deploys it; stop the job or wait for its end");
+        let uses = match job.kind.as_str() {
+            "train" => "starts a training from it",
+            _ => "deploys it",
+        };
+        let what = format!("job {} {uses}; stop the job or wait for its end", job.id);
         return Err(StoreError::conflict("in_use", what));
     }
     sqlx::query!(

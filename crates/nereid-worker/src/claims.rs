@@ -106,7 +106,13 @@ fn start(ctx: &Arc<Context>, claim: Claim, trusted_until: Moment, slot: OwnedSem
     if ctx.shutdown.is_cancelled() {
         attempt.give(Order::Drain);
     }
-    let run = jobs::run(Arc::clone(ctx), claim, attempt, registration, slot);
+    let run = Box::pin(jobs::run(
+        Arc::clone(ctx),
+        claim,
+        attempt,
+        registration,
+        slot,
+    ));
     let end = ctx.end.clone();
     ctx.runs
         .spawn(async move { end.run_until_cancelled(run).await });

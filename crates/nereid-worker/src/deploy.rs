@@ -142,7 +142,10 @@ async fn optimise(
 }
 
 /// Brings the files of a published version into the local cache.
-async fn fetch_version(ctx: &Context, version: &ModelVersion) -> Result<PathBuf, RunError> {
+pub(crate) async fn fetch_version(
+    ctx: &Context,
+    version: &ModelVersion,
+) -> Result<PathBuf, RunError> {
     let uri: S3Uri = version.manifest_uri.parse()?;
     let json = ctx.objects.get_bytes(&uri, MAX_MANIFEST).await;
     let json = json.map_err(published)?;

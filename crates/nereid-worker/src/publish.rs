@@ -7,8 +7,8 @@ use std::path::Path;
 use nereid_core::{
     Name, VERSION,
     datasets::DatasetVersion,
-    jobs::{Claim, Lineage},
-    models::{ArtifactFile, MANIFEST_FILE, MANIFEST_VERSION, Manifest, TrainedModel},
+    jobs::{BaseVersion, Claim, Lineage},
+    models::{ArtifactFile, MANIFEST_FILE, MANIFEST_VERSION, Manifest, ModelVersion, TrainedModel},
     spec::TrainSpec,
 };
 use nereid_objects::{Expected, ObjectError, PutOptions, S3Uri, Stored};
@@ -94,12 +94,21 @@ async fn adopt(ctx: &Context, uri: &S3Uri, local: &Path) -> Result<Stored, RunEr
     Ok(ctx.objects.download(uri, &path, &expected).await?)
 }
 
+/// What a version was made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    /// Training data.
+    pub(crate) dataset: &'a DatasetVersion,
+    /// The version that it started from.
+    pub(crate) base: Option<&'a ModelVersion>,
+}
+
 /// Uploads a trained model and its manifest; the version is published by whoever commits it.
 pub(crate) async fn upload_version(
     ctx: &Context,
     claim: &Claim,
     spec: &TrainSpec,
-    dataset: &DatasetVersion,
+    origin: Origin<'_>,
     mut model: TrainedModel,
     folder: &Path,
 ) -> Result<NewModelVersion, RunError> {
@@ -109,7 +118,7 @@ pub(crate) async fn upload_version(
     let files = upload_files(ctx, folder, &prefix, &model.files).await?;
     let bytes = files.iter().map(|f| f.bytes).sum();
     let reports = std::mem::take(&mut model.reports);
-    let manifest = describe(claim, spec, dataset, model, files);
+    let manifest = describe(claim, spec, origin, model, files);
     let json = serde_json::to_vec_pretty(&manifest)
         .map_err(|e| RunError::Internal(format!("manifest: {e}")))?;
     let manifest_sha256 = hex::encode(Sha256::digest(&json));
@@ -133,7 +142,7 @@ pub(crate) async fn upload_version(
 fn describe(
     claim: &Claim,
     spec: &TrainSpec,
-    dataset: &DatasetVersion,
+    Origin { dataset, base }: Origin<'_>,
     model: TrainedModel,
     files: Vec<ArtifactFile>,
 ) -> Manifest {
@@ -149,6 +158,12 @@ fn describe(
             dataset_version: dataset.version,
             dataset_version_id: dataset.id,
             dataset_digest: dataset.digest.clone(),
+            initialized_from: base.map(|base| BaseVersion {
+                model: base.model.clone(),
+                version: base.version,
+                version_id: base.id,
+                manifest_sha256: base.manifest_sha256.clone(),
+            }),
             nereid_version: VERSION.to_owned(),
             framework_version: model.framework_version,
             seed: spec.fit.seed,

@@ -8,8 +8,8 @@ use nereid_core::{
     events::LogLevel,
     ids::ProjectId,
     jobs::{Claim, JobPhase},
-    models::TrainedModel,
-    spec::{TrainSpec, train::DatasetRef},
+    models::{ModelVersion, TrainedModel},
+    spec::{InitializeFrom, TrainSpec, train::DatasetRef},
     workers::DeviceKind,
 };
 use nereid_store::queue::NewModelVersion;
@@ -19,19 +19,27 @@ use crate::{
     attempt::{Attempt, Order},
     checkpoints::Checkpoints,
     data::{self, Fault},
+    deploy::fetch_version,
     error::RunError,
     monitor::ThreadMonitor,
-    publish,
+    publish::{self, Origin},
     restore::{Candidates, Restored},
     threads::on_thread,
     worker::Context,
 };
 
-/// Dataset versions that a spec names.
+/// What a spec names.
 struct Inputs {
     train: DatasetVersion,
     validation: Option<DatasetVersion>,
     test: Option<DatasetVersion>,
+    base: Option<Box<Base>>,
+}
+
+/// The version that a training starts from, and the folder with its files.
+struct Base {
+    version: ModelVersion,
+    folder: PathBuf,
 }
 
 /// Everything that a training needs, owned by its thread.
@@ -43,6 +51,7 @@ struct Training {
     test: Option<DataInput>,
     device: DeviceKind,
     resources: DataResources,
+    base: Option<PathBuf>,
     resume: Option<PathBuf>,
     folders: Arc<Folders>,
 }
@@ -62,7 +71,7 @@ pub(crate) async fn run(
 ) -> Result<NewModelVersion, RunError> {
     attempt.outbox.phase(JobPhase::Downloading);
     let inputs = resolve(ctx, attempt, claim.project, spec);
-    let inputs = attempt.unless(Order::Pause, inputs).await?;
+    let inputs = attempt.unless(Order::Pause, Box::pin(inputs)).await?;
     let run = Run {
         ctx,
         attempt,
@@ -73,7 +82,11 @@ pub(crate) async fn run(
     let trained = Box::pin(run.resume_and_train()).await?;
     attempt.outbox.phase(JobPhase::Uploading);
     let output = trained.folders.output.path();
-    let upload = publish::upload_version(ctx, claim, spec, &inputs.train, trained.model, output);
+    let origin = Origin {
+        dataset: &inputs.train,
+        base: inputs.base.as_ref().map(|base| &base.version),
+    };
+    let upload = publish::upload_version(ctx, claim, spec, origin, trained.model, output);
     // A worker that drains finishes what is this close to its end, if there is time.
     let mut version = attempt.unless(Order::Expire, Box::pin(upload)).await?;
     version.stopped_early = trained.ended_early;
@@ -95,11 +108,35 @@ async fn resolve(
         Some(dataset) => Some(find(ctx, attempt, project, dataset).await?),
         None => None,
     };
+    let base = match &spec.initialize_from {
+        Some(from) => Some(Box::pin(find_base(ctx, attempt, project, from)).await?),
+        None => None,
+    };
     Ok(Inputs {
         train,
         validation,
         test,
+        base,
     })
+}
+
+/// Brings the version that a training starts from here; its files are checked by their digests.
+async fn find_base(
+    ctx: &Context,
+    attempt: &Attempt,
+    project: ProjectId,
+    from: &InitializeFrom,
+) -> Result<Box<Base>, RunError> {
+    let pinned = from.version.ok_or_else(|| {
+        let name = &from.model;
+        RunError::Internal(format!("model {name} is named without a version"))
+    })?;
+    let version = attempt
+        .insist(|| ctx.store.model_version(project, &from.model, pinned))
+        .await?;
+    let fetch = ctx.patiently("fetching a version", || fetch_version(ctx, &version));
+    let folder = Box::pin(fetch).await?;
+    Ok(Box::new(Base { version, folder }))
 }
 
 async fn find(
@@ -205,6 +242,7 @@ impl Run<'_> {
             test: self.inputs.test.as_ref().map(input),
             device: self.ctx.config.device,
             resources: self.ctx.config.data_resources(),
+            base: self.inputs.base.as_ref().map(|base| base.folder.clone()),
             resume: from.map(|r| r.path),
             folders: Arc::clone(folders),
         }
@@ -219,6 +257,7 @@ impl Training {
             validation: self.validation,
             test: self.test,
             device: self.device,
+            base: self.base.as_deref(),
             resume: self.resume.as_deref(),
             resources: &self.resources,
             scratch: self.folders.snapshots.path(),

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     augmentation::{self, Augmentation},
+    finetune::{self, Lora},
     patterns::{self, Pattern, Patterns},
     schedule::Auto,
     split::{ClassBalance, Split},
@@ -146,6 +147,16 @@ pub struct FitOptions {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = BTreeMap<String, f64>, example = json!({"conv*": 0.1}))]
     pub learning_rate_multipliers: BTreeMap<Pattern, f64>,
+    /// Whether layers are trained, by name, such as `{"*": false, "predictions": true}`; all are
+    /// unless given. Of several patterns that fit a layer the longest decides. A layer that is not
+    /// trained has no gradients and does not decay, and a `BatchNormalization` uses its moving
+    /// statistics and leaves them as they are, as in Keras.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, bool>, example = json!({"conv*": false}))]
+    pub trainable: BTreeMap<Pattern, bool>,
+    /// Low-rank adaptation of what `initialize_from` takes over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
     /// Weights that the optimiser's `weight_decay` spares; `[]` spares none. Unless given, biases
     /// and the scales and offsets of normalisations, but with `adamw` none, as in Keras.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,6 +200,8 @@ impl Default for FitOptions {
             ema_momentum: None,
             ema_overwrite_frequency: None,
             learning_rate_multipliers: BTreeMap::new(),
+            trainable: BTreeMap::new(),
+            lora: None,
             exclude_from_weight_decay: None,
             normalization: Normalization::Auto,
             report_every_steps: None,
@@ -220,6 +233,10 @@ impl FitOptions {
             });
         }
         self.check_gradients(pointer, v);
+        finetune::check_trainable(&self.trainable, &at("trainable"), v);
+        if let Some(lora) = &self.lora {
+            lora.check(&at("lora"), v);
+        }
         let every = self.report_every_steps.unwrap_or(1);
         v.check_range(&at("report_every_steps"), every, 1, 1_000_000_000);
         self.split.check(held_out, &at("split"), v);

@@ -231,6 +231,11 @@ impl LayerSpec {
         let name = reader.optional::<String>("name");
         let inputs = reader.optional::<Vec<String>>("inputs");
         let class = reader.required::<String>("type");
+        let at = reader.pointer_to("trainable");
+        if reader.take("trainable").is_some_and(|v| v != true) {
+            let detail = "layers are kept from training by name: {\"fit\": {\"trainable\": {\"<name>\": false}}}";
+            reader.violations().push(at, "unknown_field", detail);
+        }
         let mut params = reader.rest();
         let max = limits::MAX_LAYER_INPUTS;
         if let Some(inputs) = &inputs {

@@ -21,9 +21,16 @@ impl Pattern {
     /// Tells whether a weight, named `layer/role`, is picked.
     #[must_use]
     pub fn matches(&self, weight: &str) -> bool {
-        let layer = weight.rsplit_once('/').map_or(weight, |(layer, _)| layer);
+        // A role may have a `/` of its own (`query/kernel`), the name of a layer has none.
+        let layer = weight.split_once('/').map_or(weight, |(layer, _)| layer);
         let name = if self.0.contains('/') { weight } else { layer };
         glob(self.0.as_bytes(), name.as_bytes())
+    }
+
+    /// Tells whether a layer is picked by its name.
+    #[must_use]
+    pub fn matches_layer(&self, layer: &str) -> bool {
+        glob(self.0.as_bytes(), layer.as_bytes())
     }
 
     /// Records a pattern that is empty or too long.
@@ -82,6 +89,7 @@ mod tests {
             ("block/*", "block/conv/kernel", true),
             ("*conv*d*", "a_conv_2d/kernel", true),
             ("*ab*ab", "aab_abab/kernel", true),
+            ("attention", "attention/query/kernel", true),
             ("*", "anything/at/all", true),
             ("", "dense/kernel", false),
         ] {

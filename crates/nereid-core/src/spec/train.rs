@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     callbacks::Callback,
+    finetune::InitializeFrom,
     fit::FitOptions,
     network::{Network, Plan},
     objective::{Loss, Metric},
@@ -125,7 +126,11 @@ pub struct TrainSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, pattern = "^[a-z0-9][a-z0-9._-]*(@[1-9][0-9]*)?$", max_length = 74, example = "digits@1")]
     pub test_dataset: Option<DatasetRef>,
-    /// The layers.
+    /// A model version to start from, instead of from drawn weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initialize_from: Option<InitializeFrom>,
+    /// The layers; those of the version to start from may be left out.
+    #[serde(default)]
     pub network: Network,
     /// What is learnt; found from the dataset's target unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,7 +165,13 @@ impl TrainSpec {
         let dataset = r.required("dataset");
         let validation_dataset: Option<DatasetRef> = r.optional("validation_dataset");
         let test_dataset: Option<DatasetRef> = r.optional("test_dataset");
-        let network = r.required_with("network", Network::read);
+        let initialize_from = r.optional_with("initialize_from", InitializeFrom::read);
+        let network = match &initialize_from {
+            Some(None) => r.required_with("network", Network::read),
+            _ => r
+                .optional_with("network", Network::read)
+                .map(Option::unwrap_or_default),
+        };
         let loss: Option<Loss> = r.required("loss");
         if let Some(loss) = &loss {
             loss.check(&format!("{pointer}/loss"), r.violations());
@@ -205,11 +216,12 @@ impl TrainSpec {
             );
         }
         r.finish();
-        Some(Self {
+        let spec = Self {
             model: model?,
             dataset: dataset?,
             validation_dataset,
             test_dataset,
+            initialize_from: initialize_from?,
             network: network?,
             task,
             loss: loss?,
@@ -218,7 +230,9 @@ impl TrainSpec {
             fit,
             callbacks,
             rules,
-        })
+        };
+        spec.check_fine_tuning(pointer, violations);
+        Some(spec)
     }
 
     /// Checks the spec against the dataset it names and resolves the network's shapes.
@@ -244,6 +258,9 @@ impl TrainSpec {
                 None
             }
         };
+        if let Some(plan) = &plan {
+            self.check_picked(plan, pointer, &mut v);
+        }
         self.check_target(schema, plan.as_ref(), pointer, &mut v);
         self.check_metrics(schema, pointer, &mut v);
         self.check_class_weight(schema, pointer, &mut v);

@@ -95,6 +95,13 @@ pub(crate) enum Kind {
 }
 
 impl Node {
+    /// Notes that the layer's weights are not trained.
+    pub(super) fn freeze(&mut self) {
+        if let Kind::BatchNorm(norm) = &mut self.kind {
+            norm.frozen = true;
+        }
+    }
+
     /// Runs the layer and then `activation`.
     pub(super) fn run(
         &self,

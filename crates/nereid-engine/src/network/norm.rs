@@ -23,11 +23,15 @@ pub(crate) struct BatchNorm {
     pub(crate) epsilon: f64,
     /// Whether the moving variance is that of a sample, as in PyTorch.
     pub(crate) unbiased: bool,
+    /// Whether it is not trained: it then runs as in inference, as in Keras.
+    pub(crate) frozen: bool,
 }
 
 impl BatchNorm {
     pub(super) fn run(&self, act: Act, weights: &[Tensor<1>], mode: &mut Mode<'_>) -> Act {
         let (n, rank, shape) = (act.rows(), act.rank(), act.shape.clone());
+        let mut inference = Mode::Inference;
+        let mode = if self.frozen { &mut inference } else { mode };
         if act.is_planar() && !act.is_in_memory() {
             return Act::from_planes(self.normalise(act.planes(), weights, mode), rank);
         }

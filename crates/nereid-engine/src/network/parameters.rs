@@ -33,6 +33,13 @@ impl Parameter {
         }
     }
 
+    /// Returns the name of the layer that it belongs to.
+    pub(crate) fn layer(&self) -> &str {
+        self.name
+            .split_once('/')
+            .map_or(&*self.name, |(layer, _)| layer)
+    }
+
     /// Returns the values in Keras' order.
     pub(crate) fn to_keras(&self) -> Result<Vec<f32>, EngineError> {
         host(self.value.clone())

@@ -281,6 +281,7 @@ fn other_data_must_have_the_training_datas_columns_and_classes() {
             validation: None,
             test: Some(input(table.clone(), csv(text))),
             device: nereid_core::workers::DeviceKind::Cpu,
+            base: None,
             resume: None,
             resources: &nereid_core::engine::DataResources::default(),
             scratch: folder.path(),

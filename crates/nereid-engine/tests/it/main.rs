@@ -28,3 +28,4 @@ mod streaming;
 mod support;
 mod tabular;
 mod tasks;
+mod tuning;

@@ -305,6 +305,7 @@ fn validation_data_is_encoded_like_the_training_data() {
                 digest: None,
             }),
             device: nereid_core::workers::DeviceKind::Cpu,
+            base: None,
             resume: None,
             resources: &nereid_core::engine::DataResources::default(),
             scratch: folder.path(),

@@ -49,6 +49,7 @@ fn a_small_cnn_learns_mnist() {
         validation: None,
         test: Some(held_out),
         device: DeviceKind::Cpu,
+        base: None,
         resume: None,
         resources: &DataResources::default(),
         scratch: scratch.path(),

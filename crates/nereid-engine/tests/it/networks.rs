@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use layers::{Described, described, mutation};
 
-use crate::support::{Numbers, Recorder, csv, input, spec, train};
+use crate::support::{Numbers, Recorder, csv, input, spec, train, weights};
 
 const CLASSES: usize = 3;
 
@@ -153,6 +153,38 @@ proptest! {
         let outputs = load().map_err(failed)?.predict(&batch).map_err(failed)?;
         let again = load().map_err(failed)?.predict(&batch).map_err(failed)?;
         prop_assert_eq!(outputs, again);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    #[test]
+    fn frozen_layers_of_any_kind_stay_as_they_are(
+        shape in shapes(),
+        layers in prop::collection::vec(described(), 1..9),
+        frozen in prop::collection::vec(any::<bool>(), 9),
+    ) {
+        let data = data(&shape);
+        let mut spec = network(layers, &data, "keras");
+        let names = spec.network.layers.iter().filter_map(|l| l.name.clone());
+        let names: Vec<_> = names.filter(|n| n.starts_with('l')).collect();
+        for (name, _) in names.into_iter().zip(frozen).filter(|(_, frozen)| *frozen) {
+            spec.fit.trainable.insert(nereid_core::spec::Pattern(name), false);
+        }
+        let mut left = Vec::new();
+        for epochs in [1, 2] {
+            spec.fit.epochs = epochs;
+            let folder = tempfile::tempdir().unwrap();
+            let mut monitor = Recorder { quiet: true, ..Recorder::default() };
+            train(&spec, &data, None, folder.path(), &mut monitor).map_err(failed)?;
+            left.push(weights(folder.path()));
+        }
+        for (name, values) in &left[0] {
+            let layer = name.split_once('/').unwrap().0;
+            let kept = left[1][name] == *values;
+            prop_assert!(kept || spec.trains(layer, false), "{name} changed");
+        }
     }
 }
 

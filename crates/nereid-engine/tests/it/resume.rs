@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use nereid_core::{
@@ -16,7 +16,7 @@ use nereid_core::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Numbers, Recorder, csv, input, spec, train};
+use crate::support::{Numbers, Recorder, csv, input, spec, train, tune};
 
 /// Batches of an epoch: 120 rows of 16.
 const BATCHES: u64 = 8;
@@ -93,6 +93,8 @@ struct Job<'a> {
     attempts: Vec<Recorder>,
     newest: Option<Snapshot>,
     points: Vec<Timeless>,
+    /// Files of the version to start from, and those that are enough to go on.
+    base: Option<[&'a Path; 2]>,
 }
 
 impl<'a> Job<'a> {
@@ -104,15 +106,18 @@ impl<'a> Job<'a> {
             attempts: Vec::new(),
             newest: None,
             points: Vec::new(),
+            base: None,
         }
     }
 
     /// Makes an attempt from the newest snapshot on.
     fn attempt(&mut self, mut recorder: Recorder) -> Result<TrainedModel, EngineError> {
         let resume = self.newest.as_ref().map(|s| s.path.as_path());
-        let result = train(
+        let base = self.base.map(|b| b[usize::from(resume.is_some())]);
+        let result = tune(
             self.spec,
             self.data,
+            base,
             resume,
             self.output.path(),
             &mut recorder,
@@ -248,12 +253,26 @@ fn assert_cuts_do_not_show(spec: &TrainSpec, data: &DataInput, stride: usize) {
 /// Cuts a training at some places, with and without a last snapshot, and compares its end.
 #[track_caller]
 pub fn assert_resumes_exactly(spec: &TrainSpec, data: &DataInput) -> Vec<String> {
-    let mut whole = Job::new(spec, data);
+    assert_tuning_resumes_exactly(spec, data, None)
+}
+
+/// The same of a training that starts from a version: its files, and those that are enough to go on.
+#[track_caller]
+pub fn assert_tuning_resumes_exactly(
+    spec: &TrainSpec,
+    data: &DataInput,
+    base: Option<[&Path; 2]>,
+) -> Vec<String> {
+    let new = || Job {
+        base,
+        ..Job::new(spec, data)
+    };
+    let mut whole = new();
     whole.attempt(from(usize::MAX, Directive::Stop)).unwrap();
     let asked = whole.attempts[0].asked;
     for (i, cut) in (0..asked).step_by((asked / 9).max(1)).enumerate() {
         let how = [Directive::Suspend, Directive::Stop][i % 2];
-        let mut job = Job::new(spec, data);
+        let mut job = new();
         let mut result = job.attempt(from(cut, how));
         if result.is_err() {
             result = job.attempt(from(usize::MAX, how));

@@ -160,6 +160,18 @@ pub fn train(
     output: &Path,
     monitor: &mut Recorder,
 ) -> Result<TrainedModel, EngineError> {
+    tune(spec, data, None, resume, output, monitor)
+}
+
+/// As [`train`], starting from a version's files.
+pub fn tune(
+    spec: &TrainSpec,
+    data: &DataInput,
+    base: Option<&Path>,
+    resume: Option<&Path>,
+    output: &Path,
+    monitor: &mut Recorder,
+) -> Result<TrainedModel, EngineError> {
     let scratch = monitor.scratch.0.path().to_owned();
     let resources = monitor.resources.clone();
     let task = TrainTask {
@@ -168,12 +180,31 @@ pub fn train(
         validation: None,
         test: None,
         device: DeviceKind::Cpu,
+        base,
         resume,
         resources: &resources,
         scratch: &scratch,
         output,
     };
     engine().trainer.train(&task, monitor)
+}
+
+/// The weights in a model's folder, by name.
+pub fn weights(folder: &Path) -> BTreeMap<String, Vec<f32>> {
+    tensors(&folder.join("weights.safetensors"))
+}
+
+/// The 32-bit floats in a safetensors file, by name.
+pub fn tensors(path: &Path) -> BTreeMap<String, Vec<f32>> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let values = |data: &[u8]| {
+        let (floats, _) = data.as_chunks();
+        floats.iter().map(|&b| f32::from_le_bytes(b)).collect()
+    };
+    let all = file.tensors().into_iter();
+    all.map(|(name, view)| (name, values(view.data())))
+        .collect()
 }
 
 /// A generator of numbers that needs no crate: xorshift64*.

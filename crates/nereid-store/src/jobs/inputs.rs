@@ -1,9 +1,10 @@
 //! What a job reads: resolved and locked, so that it cannot be deleted under a submission.
 
 use nereid_core::{
+    Name,
     ids::ProjectId,
     jobs::JobSpec,
-    spec::{DatasetRef, DeploySpec, TrainSpec},
+    spec::{DatasetRef, TrainSpec},
 };
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use crate::{ResourceKind, StoreError, connection::Tx, models::version_not_found}
 pub(super) struct Inputs {
     /// Dataset versions, the training data first.
     pub(super) datasets: Vec<Uuid>,
-    /// The version a deployment is about.
+    /// The version that a deployment is about, or that a training starts from.
     pub(super) model_version: Option<Uuid>,
 }
 
@@ -25,8 +26,14 @@ pub(super) async fn lock(
     spec: &JobSpec,
 ) -> Result<Inputs, StoreError> {
     match spec {
-        JobSpec::Train(spec) => lock_datasets(conn, project, spec).await,
-        JobSpec::Deploy(spec) => lock_model_version(conn, project, spec).await,
+        JobSpec::Train(spec) => Ok(Inputs {
+            datasets: lock_datasets(conn, project, spec).await?,
+            model_version: lock_base(conn, project, spec).await?,
+        }),
+        JobSpec::Deploy(spec) => Ok(Inputs {
+            model_version: Some(lock_version(conn, project, &spec.model, spec.version).await?),
+            ..Inputs::default()
+        }),
         JobSpec::Noop(_) => Ok(Inputs::default()),
     }
 }
@@ -35,7 +42,7 @@ async fn lock_datasets(
     conn: &mut Tx,
     project: ProjectId,
     spec: &TrainSpec,
-) -> Result<Inputs, StoreError> {
+) -> Result<Vec<Uuid>, StoreError> {
     // Keeps a model that has versions from being deleted before this job counts as its user.
     sqlx::query!(
         "SELECT id FROM models WHERE project_id = $1 AND name = $2 FOR KEY SHARE",
@@ -44,18 +51,18 @@ async fn lock_datasets(
     )
     .fetch_optional(&mut *conn)
     .await?;
-    let mut inputs = Inputs::default();
+    let mut datasets = Vec::new();
     let others = [&spec.validation_dataset, &spec.test_dataset];
     for dataset in [&spec.dataset]
         .into_iter()
         .chain(others.into_iter().flatten())
     {
         let id = lock_dataset(conn, project, dataset).await?;
-        if !inputs.datasets.contains(&id) {
-            inputs.datasets.push(id);
+        if !datasets.contains(&id) {
+            datasets.push(id);
         }
     }
-    Ok(inputs)
+    Ok(datasets)
 }
 
 async fn lock_dataset(
@@ -81,24 +88,38 @@ async fn lock_dataset(
         .ok_or_else(|| StoreError::not_found(ResourceKind::DatasetVersion, dataset))
 }
 
-async fn lock_model_version(
+async fn lock_base(
     conn: &mut Tx,
     project: ProjectId,
-    spec: &DeploySpec,
-) -> Result<Inputs, StoreError> {
+    spec: &TrainSpec,
+) -> Result<Option<Uuid>, StoreError> {
+    let Some(from) = &spec.initialize_from else {
+        return Ok(None);
+    };
+    let version = from.version.ok_or_else(|| {
+        let what = format!("model {} is named without a version", from.model);
+        StoreError::conflict("unresolved_version", what)
+    })?;
+    lock_version(conn, project, &from.model, version)
+        .await
+        .map(Some)
+}
+
+async fn lock_version(
+    conn: &mut Tx,
+    project: ProjectId,
+    model: &Name,
+    version: u32,
+) -> Result<Uuid, StoreError> {
     let id = sqlx::query_scalar!(
         "SELECT v.id FROM model_versions v JOIN models m ON m.id = v.model_id
          WHERE m.project_id = $1 AND m.name = $2 AND v.version = $3::bigint AND v.deleted_at IS NULL
          FOR KEY SHARE OF v",
         project.0,
-        spec.model.as_str(),
-        i64::from(spec.version)
-    )
-    .fetch_optional(conn)
-    .await?
-    .ok_or_else(|| version_not_found(&spec.model, spec.version))?;
-    Ok(Inputs {
-        model_version: Some(id),
-        ..Inputs::default()
-    })
+        model.as_str(),
+        i64::from(version)
+    );
+    id.fetch_optional(conn)
+        .await?
+        .ok_or_else(|| version_not_found(model, version))
 }

@@ -169,6 +169,7 @@ fn train(
         validation: task.validation.map(|data| input(data, Part::Validation)),
         test: task.test.map(|data| input(data, Part::Test)),
         device: task.device,
+        base: task.base.as_deref(),
         resume: task.resume.as_deref(),
         resources: &task.resources,
         scratch: &task.scratch,

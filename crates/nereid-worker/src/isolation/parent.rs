@@ -125,6 +125,7 @@ fn describe(task: &TrainTask<'_>, patience: Duration) -> Task {
         validation: task.validation.as_ref().map(data),
         test: task.test.as_ref().map(data),
         device: task.device,
+        base: task.base.map(Into::into),
         resume: task.resume.map(Into::into),
         resources: task.resources.clone(),
         scratch: task.scratch.into(),

@@ -99,6 +99,7 @@ pub(super) struct Task {
     pub(super) validation: Option<Data>,
     pub(super) test: Option<Data>,
     pub(super) device: DeviceKind,
+    pub(super) base: Option<PathBuf>,
     pub(super) resume: Option<PathBuf>,
     pub(super) resources: DataResources,
     pub(super) scratch: PathBuf,

@@ -119,6 +119,7 @@ impl Lab {
             validation: Some(input()),
             test: None,
             device: DeviceKind::Cpu,
+            base: Some(Path::new("/start/from/this")),
             resume: Some(Path::new("/resume/from/this")),
             resources: &DataResources::default(),
             scratch: &self.scratch,
@@ -230,6 +231,7 @@ fn another_process_reports_just_what_a_thread_would() {
     assert_eq!(told.snapshots, [(7, b"snapshot".to_vec())]);
     assert!(model.metrics["odd"].is_nan());
     assert_eq!(model.reports["resume"], "/resume/from/this");
+    assert_eq!(model.reports["base"], "/start/from/this");
     assert_eq!(model.reports["learning_rate"], json!(0.1));
     // Nothing but what it was given: neither credentials nor anything else.
     assert_eq!(model.reports["environment"], json!(["GIVEN"]));

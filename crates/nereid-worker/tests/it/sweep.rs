@@ -171,6 +171,7 @@ async fn version(world: &World, claim: &Claim, key: &str) -> NewModelVersion {
                 dataset_version: 1,
                 dataset_version_id: dataset.id,
                 dataset_digest: dataset.digest,
+                initialized_from: None,
                 nereid_version: "1".to_owned(),
                 framework_version: "1".to_owned(),
                 seed: 1,

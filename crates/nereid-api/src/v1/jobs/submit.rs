@@ -7,7 +7,8 @@ use nereid_core::{
     ids::ProjectId,
     jobs::{JobKind, JobSpec, NewJob},
     keys::{Actor, Role},
-    spec::{DatasetRef, DeploySpec, TrainSpec, shapes},
+    models,
+    spec::{DatasetRef, DeploySpec, InitializeFrom, TrainSpec, finetune::Base, shapes},
 };
 use nereid_store::{
     ResourceKind::{Dataset, DatasetVersion as Version, Model, ModelVersion},
@@ -113,6 +114,10 @@ async fn resolve_train(
     spec: &mut TrainSpec,
 ) -> Result<(), Problem> {
     let train = pin(state, project, &mut spec.dataset, "/spec/dataset").await?;
+    let base = match &mut spec.initialize_from {
+        Some(from) => Some(pin_base(state, project, from).await?),
+        None => None,
+    };
     let mut violations = Violations::default();
     let held_out = [
         (&mut spec.validation_dataset, "/spec/validation_dataset"),
@@ -124,16 +129,58 @@ async fn resolve_train(
             check_alike(&train, &version, pointer, &mut violations);
         }
     }
-    // A preset is stored written out, so that one can read and edit what was trained.
-    let written = spec.expand(&train.schema, "/spec").map(|s| *spec = s);
-    let rows = train.statistics.rows;
-    let planned = written.and_then(|()| spec.plan(&train.schema, rows, "/spec"));
-    if let Err(found) = planned {
+    if let Err(found) = write_out(spec, &train, base.as_ref()) {
         for v in found.into_vec() {
             violations.push(v.pointer, &v.code, v.detail);
         }
     }
     Ok(violations.into_result(())?)
+}
+
+/// Completes a spec by what it names and checks it: a network that was not written down, or by the
+/// name of a preset, is stored written out, so that one can read and edit what was trained.
+fn write_out(
+    spec: &mut TrainSpec,
+    train: &DatasetVersion,
+    version: Option<&models::ModelVersion>,
+) -> Result<(), Violations> {
+    let base = version.map(|version| Base {
+        network: &version.spec.network,
+        signature: &version.signature,
+    });
+    if let Some(base) = base {
+        spec.adopt(base, &train.schema, "/spec")?;
+    }
+    *spec = spec.expand(&train.schema, "/spec")?;
+    let plan = spec.plan(&train.schema, train.statistics.rows, "/spec")?;
+    if let Some(base) = base {
+        spec.transfer(&plan, base, &train.schema, "/spec")?;
+    }
+    Ok(())
+}
+
+/// Looks up the version to start from and writes its number into the reference.
+async fn pin_base(
+    state: &ApiState,
+    project: ProjectId,
+    from: &mut InitializeFrom,
+) -> Result<models::ModelVersion, Problem> {
+    let [model_at, version_at] = [
+        "/spec/initialize_from/model",
+        "/spec/initialize_from/version",
+    ];
+    let model = state.store.model(project, &from.model).await;
+    let model = model.map_err(reference(&[Model], model_at))?;
+    let version = from.version.or(model.latest_version).ok_or_else(|| {
+        let detail = format!("the model {} has no version", model.name);
+        Problem::violation(model_at, "not_found", detail)
+    })?;
+    from.version = Some(version);
+    let found = state
+        .store
+        .model_version(project, &from.model, version)
+        .await;
+    found.map_err(reference(&[Model, ModelVersion], version_at))
 }
 
 /// Looks a dataset version up and writes its number into the reference.

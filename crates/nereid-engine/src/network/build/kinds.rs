@@ -179,6 +179,7 @@ impl<'a> Weights<'a> {
                 momentum: l.momentum,
                 epsilon: l.epsilon,
                 unbiased: self.defaults == Defaults::Pytorch,
+                frozen: false,
             }),
             Layer::LayerNormalization(l) => Kind::LayerNorm(LayerNorm {
                 gamma: self.index("gamma"),

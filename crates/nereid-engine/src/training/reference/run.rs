@@ -47,6 +47,7 @@ pub(super) fn train(case: &Case, spec: &TrainSpec, device: DeviceKind) -> Outcom
         validation: None,
         test: None,
         device,
+        base: None,
         resume: None,
         resources: &DataResources::default(),
         scratch: folder.path(),

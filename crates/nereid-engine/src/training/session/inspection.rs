@@ -59,6 +59,7 @@ impl Session<'_> {
         };
         let mut mode = Mode::Training(&mut pass);
         let ending = self.objective.ending;
+        let weights = network.adapted(&weights);
         network.forward(&weights, input.clone(), ending, &mut mode);
         let outputs = pass.outputs.unwrap_or_default();
         match watch::diagnose(input, &network.parameters, &outputs) {

@@ -50,9 +50,10 @@ impl Session<'_> {
         };
         let mut mode = Mode::Training(&mut pass);
         let ending = self.objective.ending;
+        let weights = self.network.adapted(&leaves);
         let outputs = self
             .network
-            .forward(&leaves, batch.input, ending, &mut mode);
+            .forward(&weights, batch.input, ending, &mut mode);
         let (objective, targets) = (&self.objective, &batch.targets);
         let (loss, counted) = match &batch.mixing {
             None => (objective.loss(outputs.clone(), targets, true), None),
@@ -154,6 +155,7 @@ impl Session<'_> {
         monitor: &mut dyn Monitor,
     ) -> Result<Tally, EngineError> {
         let weights = self.weights();
+        let weights = self.network.adapted(&weights).into_owned();
         let batch = (self.spec.fit.batch_size as usize).max(EVALUATION_BATCH);
         let feed = self.feed(part, batch);
         let mut tally = Tally::default();

@@ -154,6 +154,7 @@ fn report(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> TrainedModel {
     let mut made = model(json!({
         "environment": names.collect::<Vec<_>>(),
         "resume": task.resume,
+        "base": task.base,
         "learning_rate": task.spec.optimizer.learning_rate(),
         "oom_score_adj": std::fs::read_to_string("/proc/self/oom_score_adj")
             .unwrap_or_default()
