@@ -12,7 +12,7 @@ use std::{
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
     engine::{DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
     spec::TrainSpec,
     validation::Violations,
@@ -233,6 +233,7 @@ impl Monitor for Speeds {
             self.0.extend(point.values.get("samples_per_second"));
         }
     }
+    fn rule(&mut self, _report: RuleReport) {}
     fn log(&mut self, _level: LogLevel, _message: String) {}
     fn checkpoint(&mut self, snapshot: Snapshot) {
         // Its owner removes it; a leftover goes with the folder.

@@ -333,7 +333,8 @@ impl<'a> Session<'a> {
             &mut self.state.rate,
         );
         let (spec, state) = (self.spec, &mut self.state);
-        let ill = rules::after_epoch(&spec.rules, &mut state.rules, epoch, &values, monitor);
+        let at = (epoch, state.step);
+        let ill = rules::after_epoch(&spec.rules, &mut state.rules, at, &values, monitor);
         if verdict.keep_best {
             self.best = Some(self.weights());
             self.state.best_epoch = Some(epoch);

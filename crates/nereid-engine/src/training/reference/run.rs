@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
     engine::{DataFiles, DataInput, DataResources, Inspector, Monitor, Snapshot, TrainTask},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
     spec::{Callback, Metric, TrainSpec, network::Plan},
     workers::DeviceKind,
@@ -296,6 +296,7 @@ impl Monitor for Silent {
     fn phase(&mut self, _: JobPhase) {}
     fn progress(&mut self, _: Progress) {}
     fn metrics(&mut self, _: MetricPoint) {}
+    fn rule(&mut self, _: RuleReport) {}
     fn log(&mut self, _: LogLevel, _: String) {}
     fn checkpoint(&mut self, _: Snapshot) {}
     fn directive(&mut self) -> Directive {

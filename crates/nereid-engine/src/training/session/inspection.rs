@@ -111,6 +111,7 @@ impl Session<'_> {
     /// Applies rules to the step just done; tells whether to end training.
     pub(super) fn judge(&mut self, monitor: &mut dyn Monitor) -> bool {
         let step = Step {
+            number: self.state.step,
             per_epoch: self.batches() as u64,
             ..std::mem::take(&mut self.newest)
         };
