@@ -60,6 +60,8 @@ pub const MAX_PATTERNS: usize = 64;
 pub const MAX_PATTERN_LEN: usize = 128;
 /// Most steps over which gradients are accumulated.
 pub const MAX_ACCUMULATION_STEPS: u32 = 65_536;
+/// Largest factor on losses whose gradients are computed in 16 bits.
+pub const MAX_LOSS_SCALE: f64 = 4_294_967_296.0;
 /// Largest training batch in samples.
 pub const MAX_BATCH_SIZE: u32 = 65_536;
 /// Most augmentations of one training job.

@@ -9,6 +9,7 @@ mod attention;
 mod build;
 mod convolution;
 mod functions;
+mod half;
 mod initial;
 mod kernels;
 mod layers;
@@ -38,6 +39,8 @@ pub(crate) struct Network {
     pub(crate) input: Vec<usize>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) parameters: Vec<Parameter>,
+    /// Whether training computes products in half precision.
+    pub(crate) half: bool,
 }
 
 /// How a forward pass runs.

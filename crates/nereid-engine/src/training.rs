@@ -11,6 +11,7 @@ mod objective;
 mod optimizer;
 mod order;
 mod pace;
+mod precision;
 #[cfg(test)]
 mod reference;
 mod rules;
@@ -91,7 +92,8 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let preprocessing = preprocessing::fit(wanted, &plan, columns, samples, rows, check)?;
     obey(resumed, monitor)?;
     let width = plan.output().iter().product();
-    let network = Network::build(&plan, task.spec.fit.seed, &device);
+    let mut network = Network::build(&plan, task.spec.fit.seed, &device);
+    network.half = precision::is_half(task.spec.fit.dtype_policy, task.device, &device, monitor)?;
 
     monitor.phase(JobPhase::Training);
     let trials = Trials {

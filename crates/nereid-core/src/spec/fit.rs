@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     augmentation::{self, Augmentation},
     patterns::{self, Pattern, Patterns},
+    precision::{self, DtypePolicy, LossScale},
     schedule::Auto,
     split::{ClassBalance, Split},
 };
@@ -151,6 +152,13 @@ pub struct FitOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>, max_items = 64, example = json!(["*/bias"]))]
     pub exclude_from_weight_decay: Option<Patterns>,
+    /// In which numbers layers are computed while training; validation and serving compute in 32
+    /// bits.
+    #[serde(skip_serializing_if = "DtypePolicy::is_default")]
+    pub dtype_policy: DtypePolicy,
+    /// How losses are scaled where layers are computed in 16 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// How features are scaled.
     pub normalization: Normalization,
     /// Steps between metric points; a twentieth of an epoch unless given.
@@ -190,6 +198,8 @@ impl Default for FitOptions {
             ema_overwrite_frequency: None,
             learning_rate_multipliers: BTreeMap::new(),
             exclude_from_weight_decay: None,
+            dtype_policy: DtypePolicy::default(),
+            loss_scale: None,
             normalization: Normalization::Auto,
             report_every_steps: None,
             augmentation: Vec::new(),
@@ -220,6 +230,7 @@ impl FitOptions {
             });
         }
         self.check_gradients(pointer, v);
+        precision::check(self.dtype_policy, self.loss_scale, pointer, v);
         let every = self.report_every_steps.unwrap_or(1);
         v.check_range(&at("report_every_steps"), every, 1, 1_000_000_000);
         self.split.check(held_out, &at("split"), v);

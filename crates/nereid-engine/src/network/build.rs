@@ -27,6 +27,7 @@ impl Network {
             input: plan.input.clone(),
             nodes: Vec::with_capacity(plan.layers.len()),
             parameters: Vec::new(),
+            half: false,
         };
         for layer in &plan.layers {
             let first = network.parameters.len();

@@ -13,6 +13,7 @@ use super::{
     attention::Attention,
     convolution,
     functions::Function,
+    half,
     kernels,
     merge::{Join, concatenate},
     noise::Noise,
@@ -255,7 +256,7 @@ fn dense(
     let (y, done) = match kernels::dense(act.vectors(), kernel, bias, relu) {
         Ok(y) => (y, relu),
         Err(x) => {
-            let y = x.matmul(kernel.clone().reshape([inputs, units]));
+            let y = half::matmul(x, kernel.clone().reshape([inputs, units]));
             let y = match bias {
                 Some(bias) => y + bias.clone().reshape([1, units]),
                 None => y,

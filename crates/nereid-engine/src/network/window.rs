@@ -7,7 +7,7 @@ use burn::tensor::{
 use nereid_core::spec::{layers::Padding, shapes};
 use nereid_kernels::Windows;
 
-use super::{Act, kernels};
+use super::{Act, half, kernels};
 
 /// Windows over height and width.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,7 +115,7 @@ impl Window {
             (input.pad(pads, PadMode::Constant(0.0)), [0, 0])
         };
         let options = ConvOptions::new(self.stride, inner, self.dilation, 1);
-        module::conv2d(input, kernel, bias, options)
+        half::convolve(input, kernel, bias, options)
     }
 
     /// Takes the maximum of each window.

@@ -298,7 +298,7 @@ fn attention_is_that_of_the_frameworks_operations() {
                 &format!("{layer:?}"),
                 leaves,
                 |leaves| super::attend(inputs(leaves), layer, mask).unwrap(),
-                |leaves| attend(inputs(leaves), layer, mask()),
+                |leaves| attend(inputs(leaves), layer, mask(), false),
             );
         }
     }
