@@ -14,7 +14,7 @@ use nereid_core::{
     engine::{DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask},
     events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
-    spec::TrainSpec,
+    spec::{DtypePolicy, TrainSpec},
     validation::Violations,
     workers::DeviceKind,
 };
@@ -35,6 +35,8 @@ pub struct Case {
     pub shape: Vec<usize>,
     /// Number of samples.
     pub rows: u32,
+    /// In which numbers layers are computed.
+    pub dtype_policy: DtypePolicy,
 }
 
 /// Returns the networks of the benchmark.
@@ -87,6 +89,7 @@ impl Case {
             batch,
             shape: shape.to_vec(),
             rows,
+            dtype_policy: DtypePolicy::Float32,
         }
     }
 
@@ -106,7 +109,10 @@ impl Case {
         scratch: &Path,
     ) -> Result<Vec<f64>, EngineError> {
         let mut spec = self.spec.clone();
-        spec["fit"] = json!({"epochs": epochs, "batch_size": self.batch, "normalization": "none"});
+        spec["fit"] = json!({
+            "epochs": epochs, "batch_size": self.batch, "normalization": "none",
+            "dtype_policy": self.dtype_policy
+        });
         let mut resources = DataResources::default();
         if streamed.is_some() {
             spec["fit"]["shuffle_buffer"] = json!(self.rows / 4);

@@ -22,7 +22,7 @@ pub use norm::{
 pub use recurrent::{Bidirectional, GRU, LSTM, MergeMode, Recurrent, SimpleRNN};
 pub use window::{
     Conv1D, Conv2D, Conv2DTranspose, DepthwiseConv2D, Interpolation, Margins, Padding, Pair,
-    Pooling1D, Pooling2D, SeparableConv2D, UpSampling2D, ZeroPadding2D,
+    Pooling1D, Pooling2D, SeparableConv2D, StepPadding, UpSampling2D, ZeroPadding2D,
 };
 
 use serde::{Deserialize, Serialize};

@@ -4,7 +4,7 @@ use burn::tensor::{
     Tensor,
     ops::{ConvOptions, ConvTransposeOptions, PadMode},
 };
-use nereid_core::spec::layers::Padding;
+use nereid_core::spec::layers::StepPadding;
 
 use super::{half, window::Window};
 
@@ -37,7 +37,7 @@ pub(super) const POINT: Window = Window {
     size: [1, 1],
     stride: [1, 1],
     dilation: [1, 1],
-    padding: Padding::Valid,
+    padding: StepPadding::Valid,
 };
 
 /// Convolves planes the other way round, as TensorFlow's `conv2d_transpose` does.
@@ -82,7 +82,8 @@ fn kept(window: &Window, input: usize, axis: usize) -> (usize, usize) {
     let extent = (window.size[axis] - 1) * window.dilation[axis] + 1;
     let surplus = extent.saturating_sub(stride);
     match window.padding {
-        Padding::Same => (surplus / 2, input * stride),
-        Padding::Valid => (0, input * stride + surplus),
+        StepPadding::Same => (surplus / 2, input * stride),
+        // Only convolutions over steps are causal.
+        StepPadding::Valid | StepPadding::Causal => (0, input * stride + surplus),
     }
 }

@@ -6,7 +6,7 @@
 )]
 
 use burn::tensor::{Int, Tensor};
-use nereid_core::spec::{layers::Padding, network::Source};
+use nereid_core::spec::{layers::StepPadding, network::Source};
 
 use super::{
     Act, Mode,
@@ -280,7 +280,7 @@ fn whole(act: Act) -> Act {
         size: [h, w],
         stride: [h, w],
         dilation: [1, 1],
-        padding: Padding::Valid,
+        padding: StepPadding::Valid,
     };
     Act::new(window.mean_layer(act).flat(), vec![c])
 }

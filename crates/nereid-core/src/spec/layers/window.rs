@@ -18,6 +18,29 @@ pub enum Padding {
     Same,
 }
 
+/// Border handling of convolutions over steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepPadding {
+    /// No padding: the window stays inside.
+    #[default]
+    Valid,
+    /// Zero padding so that the output has `ceil(input / stride)` positions; an odd surplus goes
+    /// to the end, as in TensorFlow.
+    Same,
+    /// Zero padding before the first step only: an output never depends on later steps.
+    Causal,
+}
+
+impl From<Padding> for StepPadding {
+    fn from(padding: Padding) -> Self {
+        match padding {
+            Padding::Valid => Self::Valid,
+            Padding::Same => Self::Same,
+        }
+    }
+}
+
 /// One number for both axes or one for each (height, width).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -103,7 +126,7 @@ pub struct Conv1D {
     pub strides: usize,
     /// Border handling.
     #[serde(default)]
-    pub padding: Padding,
+    pub padding: StepPadding,
     /// Spacing between kernel elements.
     #[serde(default = "one")]
     #[schema(minimum = 1)]
