@@ -76,7 +76,10 @@ async fn a_rule_that_finds_a_training_ill_is_among_the_events() {
     assert!(large.layer.is_some() && large.value.unwrap() > 1e-3);
     let logs = client.job_logs(id, 1_000).await.unwrap();
     for report in &told {
-        assert!(logs.iter().any(|l| l.message == report.message), "{report:?}");
+        assert!(
+            logs.iter().any(|l| l.message == report.message),
+            "{report:?}"
+        );
     }
 }
 

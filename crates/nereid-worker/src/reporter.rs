@@ -115,7 +115,8 @@ fn new_backoff() -> Backoff {
 async fn flush(store: &Store, attempt: &Attempt, progress_due: bool) -> Flushed {
     let dropped = attempt.outbox.take_dropped();
     if dropped > 0 {
-        let message = format!("{dropped} metric points, reports or log lines came too fast and are lost");
+        let message =
+            format!("{dropped} metric points, reports or log lines came too fast and are lost");
         attempt.log(LogLevel::Warn, message);
     }
     loop {

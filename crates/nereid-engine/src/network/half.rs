@@ -182,7 +182,11 @@ mod tests {
         let able: Vec<_> = able.collect();
         assert!(!able.is_empty(), "the processor can");
         for device in &able {
-            assert_halved(&[5], &json!([{"type": "Dense", "units": 4, "activation": "relu"}]), device);
+            assert_halved(
+                &[5],
+                &json!([{"type": "Dense", "units": 4, "activation": "relu"}]),
+                device,
+            );
             for layer in [
                 json!({"type": "Conv2D", "filters": 3, "kernel_size": 3, "activation": "relu"}),
                 json!({"type": "Conv2D", "filters": 3, "kernel_size": 2, "strides": 2, "padding": "same"}),

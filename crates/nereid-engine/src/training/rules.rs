@@ -104,24 +104,29 @@ pub(super) fn after_step(
         let observation = step.observation.as_ref();
         observation.map_or(Sign::Nothing, |observation| see(observation).into())
     };
-    apply((rules, states), step.number, monitor, |rule, state| match rule {
-        Rule::LossNotDecreasing {
-            num_steps,
-            diff_percent,
-            ..
-        } => {
-            let steps = num_steps.unwrap_or(step.per_epoch.max(1));
-            loss_stalls(state, step.loss, steps, *diff_percent)
-        }
-        Rule::VanishingGradient { threshold, .. } => look(&|seen| seen.vanishing(*threshold)),
-        Rule::ExplodingTensor { threshold, .. } => look(&|seen| seen.exploding(*threshold)),
-        Rule::DeadRelu {
-            threshold_inactivity,
-            threshold_layer,
-            ..
-        } => look(&|seen| seen.dead(*threshold_inactivity, *threshold_layer)),
-        Rule::Overfit { .. } => Sign::Nothing,
-    })
+    apply(
+        (rules, states),
+        step.number,
+        monitor,
+        |rule, state| match rule {
+            Rule::LossNotDecreasing {
+                num_steps,
+                diff_percent,
+                ..
+            } => {
+                let steps = num_steps.unwrap_or(step.per_epoch.max(1));
+                loss_stalls(state, step.loss, steps, *diff_percent)
+            }
+            Rule::VanishingGradient { threshold, .. } => look(&|seen| seen.vanishing(*threshold)),
+            Rule::ExplodingTensor { threshold, .. } => look(&|seen| seen.exploding(*threshold)),
+            Rule::DeadRelu {
+                threshold_inactivity,
+                threshold_layer,
+                ..
+            } => look(&|seen| seen.dead(*threshold_inactivity, *threshold_layer)),
+            Rule::Overfit { .. } => Sign::Nothing,
+        },
+    )
 }
 
 /// Applies what rules say of an epoch (from 0), after so many steps; returns why training is to
@@ -163,7 +168,7 @@ fn apply(
     monitor: &mut dyn Monitor,
     mut sign: impl FnMut(&Rule, &mut RuleState) -> Sign,
 ) -> Option<String> {
-    let mut stop = None;
+    let mut ending = None;
     for (rule, state) in rules.iter().zip(states) {
         let issue = match sign(rule, state) {
             Sign::Nothing => continue,
@@ -190,10 +195,10 @@ fn apply(
             message: reason.clone(),
         });
         if rule.action() == RuleAction::Stop {
-            stop = stop.or(Some(reason));
+            ending = ending.or(Some(reason));
         }
     }
-    stop
+    ending
 }
 
 #[expect(clippy::cast_precision_loss, reason = "step counts are far below 2^52")]
@@ -262,7 +267,10 @@ mod tests {
             let values = [("loss", 1.0), ("val_loss", 1.0 + ratio)];
             let values = values.map(|(name, value)| (name.to_owned(), value)).into();
             let at = (epoch, u64::from(epoch + 1) * 10);
-            assert_eq!(after_epoch(&rules, &mut states, at, &values, &mut told), None);
+            assert_eq!(
+                after_epoch(&rules, &mut states, at, &values, &mut told),
+                None
+            );
         }
         let seen = told.0.iter().map(|r| (r.step, r.value, r.limit));
         assert_eq!(

@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
             let ending = match next {
                 Next::Batch(batch) => {
                     self.pace.stepped(batch.len(), waited);
-                    self.step(batch.onto(&self.network.device))?;
+                    self.step(&batch.onto(&self.network.device))?;
                     self.state.batch += 1;
                     self.after_step(monitor)?
                 }

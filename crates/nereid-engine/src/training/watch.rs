@@ -27,7 +27,7 @@ struct Magnitude {
 
 impl Magnitude {
     fn issue(&self, value: f64, limit: f64, what: String) -> Issue {
-        let layer = self.name.rsplit_once('/').map(|(layer, _)| layer.to_owned());
+        let layer = self.name.split_once('/').map(|(layer, _)| layer.to_owned());
         Issue {
             layer,
             value,

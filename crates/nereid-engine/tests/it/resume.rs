@@ -207,8 +207,9 @@ fn the_scale_of_losses_in_half_precision_goes_on_as_it_was() {
         "fit": {"dtype_policy": "mixed_float16", "gradient_accumulation_steps": 2,
                 "loss_scale": {"initial_scale": 1 << 22, "dynamic_growth_steps": 3}},
     }));
-    assert_cuts_do_not_show(&halved, &pictures(), 9);
-    let mut whole = Job::new(&halved, &pictures());
+    let data = pictures();
+    assert_cuts_do_not_show(&halved, &data, 9);
+    let mut whole = Job::new(&halved, &data);
     whole.attempt(from(usize::MAX, Directive::Stop)).unwrap();
     let points = whole.attempts[0].points.iter();
     let scales: Vec<f64> = points.map(|p| p.values["loss_scale"]).collect();

@@ -89,7 +89,7 @@ impl Session<'_> {
                         Next::End => return Ok(true),
                     };
                     self.state.rate = rate(step);
-                    match self.step(batch.onto(&self.network.device)) {
+                    match self.step(&batch.onto(&self.network.device)) {
                         Err(EngineError::Diverged { .. }) => return Ok(false),
                         result => result?,
                     }

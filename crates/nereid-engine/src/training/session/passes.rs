@@ -10,15 +10,8 @@ use super::Session;
 use crate::{
     network::{Mode, TrainingPass, host},
     training::{
-        batches::Batch,
-        feed::Next,
-        metrics::Tally,
-        optimizer::Rate,
-        order::Order,
-        precision::Scaling,
-        rules::Step,
-        split::Part,
-        watch::scalar,
+        batches::Batch, feed::Next, metrics::Tally, optimizer::Rate, order::Order,
+        precision::Scaling, rules::Step, split::Part, watch::scalar,
     },
 };
 
@@ -27,7 +20,7 @@ const EVALUATION_BATCH: usize = 128;
 
 impl Session<'_> {
     /// Changes the weights once, unless gradients in half precision are not finite.
-    pub(super) fn step(&mut self, batch: Batch) -> Result<(), EngineError> {
+    pub(super) fn step(&mut self, batch: &Batch) -> Result<(), EngineError> {
         let watched = self.pace.watches(&self.state);
         let leaves: Vec<Tensor<1>> = self
             .network
@@ -45,10 +38,10 @@ impl Session<'_> {
         let scaling = self.state.scaling.filter(|_| self.network.half);
         let halved = scaling.map(|_| self.network.halved(&leaves));
         let mut pass = self.pass(watched && self.needs.activations);
-        let (loss, outputs) = self.losses(halved.as_ref().unwrap_or(&leaves), &batch, &mut pass);
+        let (loss, outputs) = self.losses(halved.as_ref().unwrap_or(&leaves), batch, &mut pass);
         let mean = scalar(&loss.clone().inner())?;
         if !mean.is_finite() {
-            return self.without_change(&batch, mean);
+            return self.without_change(batch, mean);
         }
         let loss = match scaling {
             Some(scaling) => loss * scaling.scale,
@@ -62,12 +55,12 @@ impl Session<'_> {
             && self.network.half
         {
             let Some(unscaled) = scaling.unscaled(gradients)? else {
-                return self.without_change(&batch, mean);
+                return self.without_change(batch, mean);
             };
             gradients = unscaled;
             scaling.worked(self.spec.fit.loss_scale.unwrap_or_default());
         }
-        self.count(&outputs.inner(), mean, &batch)?;
+        self.count(&outputs.inner(), mean, batch)?;
         self.newest = Step {
             loss: mean,
             ..Step::default()
@@ -173,12 +166,7 @@ impl Session<'_> {
     }
 
     /// Adds what a batch yielded to the epoch's metrics.
-    fn count(
-        &mut self,
-        outputs: &Tensor<2>,
-        loss: f64,
-        batch: &Batch,
-    ) -> Result<(), EngineError> {
+    fn count(&mut self, outputs: &Tensor<2>, loss: f64, batch: &Batch) -> Result<(), EngineError> {
         let outputs = host(outputs.clone())?;
         let mixed = batch.mixing.as_ref();
         let dominant = mixed.map(|mixing| mixing.dominant(&batch.targets));
