@@ -44,6 +44,8 @@ pub const MAX_LAYER_INPUTS: usize = 64;
 pub const MAX_STEPS: usize = 8_192;
 /// Smaller side of the largest matrix that the initialiser `orthogonal` makes.
 pub const MAX_ORTHOGONAL: u64 = 4_096;
+/// Largest factor of a penalty on weights.
+pub const MAX_REGULARIZATION: f64 = 1e6;
 /// Largest number that an initialiser may be given.
 pub const MAX_INITIAL_VALUE: f64 = 1e6;
 /// Most trainable and non-trainable parameters of a network.

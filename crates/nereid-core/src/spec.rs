@@ -13,6 +13,7 @@ pub mod optimizer;
 pub mod patterns;
 pub mod precision;
 pub mod presets;
+pub mod regularizers;
 pub mod rules;
 pub mod schedule;
 pub mod shapes;

@@ -127,6 +127,21 @@ impl Network {
         acts.take(Source::before(self.nodes.len())).flat()
     }
 
+    /// Returns what regularisers add to the loss for the given weights, in the order of
+    /// `parameters`; nothing if there are none.
+    pub(crate) fn penalty(&self, weights: &[Tensor<1>]) -> Option<Tensor<1>> {
+        let pairs = self.parameters.iter().zip(weights);
+        let penalties = pairs.filter_map(|(parameter, weight)| {
+            // As in Keras, what is frozen costs nothing.
+            let regularizer = parameter.regularizer.filter(|_| parameter.trainable)?;
+            let [l1, l2] = regularizer.factors();
+            let absolute = (l1 > 0.0).then(|| weight.clone().abs().sum() * l1);
+            let squares = (l2 > 0.0).then(|| (weight.clone() * weight.clone()).sum() * l2);
+            absolute.into_iter().chain(squares).reduce(|a, b| a + b)
+        });
+        penalties.reduce(|a, b| a + b)
+    }
+
     /// Tells whether the very last step is an activation that [`Ending::Logits`] leaves out.
     pub(crate) fn ends_in(&self, activation: Activation) -> bool {
         self.nodes

@@ -50,13 +50,15 @@ impl Network {
                 }
                 None => vec![0.0; weight.shape.iter().product()],
             };
-            self.parameters.push(Parameter::new(
+            let mut parameter = Parameter::new(
                 format!("{}/{}", layer.name, weight.role),
                 weight.shape.clone(),
                 weight.trainable,
                 values,
                 &self.device,
-            ));
+            );
+            parameter.regularizer = weight.regularizer;
+            self.parameters.push(parameter);
         }
     }
 }

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Activation;
-use crate::spec::initializers::{Initializer, InitializerForm, lenient};
+use crate::spec::{
+    initializers::{Initializer, InitializerForm, lenient},
+    regularizers::{Regularizer, RegularizerForm, lenient as regularizer},
+};
 
 /// Border handling of convolutions and pools.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -157,6 +160,14 @@ pub struct Conv1D {
     )]
     #[schema(value_type = Option<InitializerForm>)]
     pub bias_initializer: Option<Initializer>,
+    /// What is added to the loss for the kernel; nothing unless given.
+    #[serde(
+        default,
+        deserialize_with = "regularizer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<RegularizerForm>)]
+    pub kernel_regularizer: Option<Regularizer>,
 }
 
 /// 2-D convolution: `(height, width, in) → (new height, new width, filters)`.
@@ -204,6 +215,14 @@ pub struct Conv2D {
     )]
     #[schema(value_type = Option<InitializerForm>)]
     pub bias_initializer: Option<Initializer>,
+    /// What is added to the loss for the kernel; nothing unless given.
+    #[serde(
+        default,
+        deserialize_with = "regularizer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<RegularizerForm>)]
+    pub kernel_regularizer: Option<Regularizer>,
 }
 
 /// Transposed 2-D convolution, which makes planes larger: `(height, width, in) →
@@ -248,6 +267,14 @@ pub struct Conv2DTranspose {
     )]
     #[schema(value_type = Option<InitializerForm>)]
     pub bias_initializer: Option<Initializer>,
+    /// What is added to the loss for the kernel; nothing unless given.
+    #[serde(
+        default,
+        deserialize_with = "regularizer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<RegularizerForm>)]
+    pub kernel_regularizer: Option<Regularizer>,
 }
 
 /// 2-D convolution of each channel by itself.

@@ -125,10 +125,12 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     };
     let ending = session.objective.ending;
     let outputs = network.forward(&leaves, batch.input, ending, &mut Mode::Training(&mut pass));
-    let gradients = session
-        .objective
-        .loss(outputs, &batch.targets, true)
-        .backward();
+    let loss = session.objective.loss(outputs, &batch.targets, true);
+    let loss = match network.penalty(&leaves) {
+        Some(penalty) => loss + penalty,
+        None => loss,
+    };
+    let gradients = loss.backward();
     let trainable = network
         .parameters
         .iter()

@@ -39,6 +39,7 @@ impl Session<'_> {
         let halved = scaling.map(|_| self.network.halved(&leaves));
         let mut pass = self.pass(watched && self.needs.activations);
         let (loss, outputs) = self.losses(halved.as_ref().unwrap_or(&leaves), batch, &mut pass);
+        let loss = self.with_penalty(loss, &leaves);
         let mean = scalar(&loss.clone().inner())?;
         if !mean.is_finite() {
             return self.without_change(batch, mean);
@@ -109,6 +110,14 @@ impl Session<'_> {
         (loss, outputs)
     }
 
+    /// Adds what regularisers say of weights.
+    fn with_penalty(&self, loss: Tensor<1>, weights: &[Tensor<1>]) -> Tensor<1> {
+        match self.network.penalty(weights) {
+            Some(penalty) => loss + penalty,
+            None => loss,
+        }
+    }
+
     /// Ends a step whose loss or gradients are not finite.
     ///
     /// In half precision that may be the precision's fault: if the loss is finite in 32 bits, the
@@ -120,7 +129,7 @@ impl Session<'_> {
         let parameters = self.network.parameters.iter();
         let weights: Vec<_> = parameters.map(|p| p.value.clone()).collect();
         let (loss, outputs) = self.losses(&weights, batch, &mut self.pass(false));
-        let mean = scalar(&loss)?;
+        let mean = scalar(&self.with_penalty(loss, &weights))?;
         if !mean.is_finite() {
             return Err(self.explained(&format!("the loss is {mean}"), &batch.input));
         }
@@ -223,6 +232,7 @@ impl Session<'_> {
                     .network
                     .forward(&weights, batch.input, ending, &mut mode);
                 let loss = self.objective.loss(outputs.clone(), &batch.targets, false);
+                let loss = self.with_penalty(loss, &weights);
                 let (loss, outputs) = (scalar(&loss)?, host(outputs)?);
                 self.measures
                     .add(&mut tally, &outputs, &batch.targets, loss, matrix);
