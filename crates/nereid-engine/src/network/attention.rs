@@ -130,7 +130,9 @@ pub(super) fn attend(
         shares = shares.clone() * constant(mask, shares.dims(), &shares);
     }
     let joined = half::product(shares, heads(v, keys, size), in_half);
-    joined.swap_dims(1, 2).reshape([by.batch * queries, by.heads * size])
+    joined
+        .swap_dims(1, 2)
+        .reshape([by.batch * queries, by.heads * size])
 }
 
 fn linear(x: Tensor<2>, by: Projection, outputs: usize, weights: &[Tensor<1>]) -> Tensor<2> {
