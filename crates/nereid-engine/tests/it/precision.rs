@@ -140,7 +140,7 @@ fn a_training_that_diverges_in_half_precision_names_the_layer() {
     let error = run(description).result.unwrap_err();
     assert!(matches!(error, EngineError::Diverged { .. }), "{error}");
     let told = error.to_string();
-    let known = ["low", "high", "last", "leave the range of 16 bits"];
-    assert!(known.iter().any(|known| told.contains(known)), "{told}");
+    let layers = ["low", "high", "last"];
+    assert!(layers.iter().any(|layer| told.contains(layer)), "{told}");
     println!("{told}");
 }

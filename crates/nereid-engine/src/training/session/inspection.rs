@@ -49,8 +49,19 @@ impl Session<'_> {
 
     /// Runs a batch once more, to find the layer in which it went wrong.
     pub(super) fn explained(&self, what: &str, input: &Tensor<2>) -> EngineError {
+        let parameters = self.network.parameters.iter();
+        let weights: Vec<_> = parameters.map(|p| p.value.clone()).collect();
+        self.explained_with(&weights, what, input)
+    }
+
+    /// Runs a batch once more with some weights, to find the layer in which it went wrong.
+    pub(super) fn explained_with(
+        &self,
+        weights: &[Tensor<1>],
+        what: &str,
+        input: &Tensor<2>,
+    ) -> EngineError {
         let network: &Network = &self.network;
-        let weights: Vec<_> = network.parameters.iter().map(|p| p.value.clone()).collect();
         let mut pass = TrainingPass {
             seed: self.spec.fit.seed,
             step: self.state.step,
@@ -59,7 +70,7 @@ impl Session<'_> {
         };
         let mut mode = Mode::Training(&mut pass);
         let ending = self.objective.ending;
-        network.forward(&weights, input.clone(), ending, &mut mode);
+        network.forward(weights, input.clone(), ending, &mut mode);
         let outputs = pass.outputs.unwrap_or_default();
         match watch::diagnose(input, &network.parameters, &outputs) {
             Ok(why) => self.diverged(format!("{what}; {why}")),

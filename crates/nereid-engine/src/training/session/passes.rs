@@ -134,11 +134,10 @@ impl Session<'_> {
             return Err(self.explained(&format!("the loss is {mean}"), &batch.input));
         }
         if !self.state.scaling.as_mut().is_some_and(Scaling::overflowed) {
-            return Err(self.diverged(
-                "values or gradients leave the range of 16 bits even if losses are not scaled; \
-                 dtype_policy \"float32\" has a larger one"
-                    .to_owned(),
-            ));
+            let what = "values or gradients leave the range of 16 bits even if losses are not \
+                        scaled (dtype_policy \"float32\" has a larger one)";
+            let weights = self.network.halved(&weights);
+            return Err(self.explained_with(&weights, what, &batch.input));
         }
         self.count(&outputs, mean, batch)?;
         self.newest = Step {
