@@ -2,8 +2,9 @@
 
 use nereid_client::JobQuery;
 use nereid_core::{
-    events::EventKind,
+    events::{EventKind, RuleReport},
     jobs::{JobStatus, TerminationReason},
+    spec::rules::RuleAction,
 };
 use serde_json::json;
 
@@ -39,6 +40,47 @@ async fn a_running_training_stops_when_asked_and_can_be_retried() {
     assert_eq!(job.status, JobStatus::Stopped);
     let problem = client.cancel_job(job.id).await.unwrap_err();
     assert_eq!(problem.problem().unwrap().status, 409);
+}
+
+#[tokio::test]
+async fn a_rule_that_finds_a_training_ill_is_among_the_events() {
+    let server = Server::shared();
+    let client = server.client();
+    let name = unique("ill");
+    add_digits(&client, &name).await;
+    let mut job = tiny_job(&name, &name, 3);
+    // Nothing is learnt, so no mean of ten steps is below the one before by half.
+    job["spec"]["optimizer"] = json!({"type": "sgd", "learning_rate": 1e-9});
+    job["spec"]["rules"] = json!([
+        {"type": "loss_not_decreasing", "num_steps": 10, "diff_percent": 50, "patience": 2},
+        {"type": "exploding_tensor", "threshold": 1e-3, "action": "stop"},
+    ]);
+    job["spec"]["fit"]["report_every_steps"] = json!(35);
+    let id = client.submit_job(&job).await.unwrap().id;
+    let mut told = Vec::new();
+    let watched = client.watch_job(id, |event| {
+        if event.kind == EventKind::RuleTriggered {
+            told.push(serde_json::from_value::<RuleReport>(event.data.clone()).unwrap());
+        }
+    });
+    let job = watched.await.unwrap();
+    assert_eq!(job.status, JobStatus::Succeeded, "{:?}", job.error);
+    let [stalled, large] = &told[..] else {
+        panic!("{told:?}")
+    };
+    let of = |r: &RuleReport| (r.rule.clone(), r.step, r.action);
+    let (stalls, explodes) = ("loss_not_decreasing", "exploding_tensor");
+    assert_eq!(of(stalled), (stalls.to_owned(), 30, RuleAction::Warn));
+    assert_eq!(of(large), (explodes.to_owned(), 35, RuleAction::Stop));
+    assert_eq!((stalled.layer.is_none(), large.limit), (true, 1e-3));
+    assert!(large.layer.is_some() && large.value.unwrap() > 1e-3);
+    let logs = client.job_logs(id, 1_000).await.unwrap();
+    for report in &told {
+        assert!(
+            logs.iter().any(|l| l.message == report.message),
+            "{report:?}"
+        );
+    }
 }
 
 #[tokio::test]

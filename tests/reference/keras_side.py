@@ -73,6 +73,11 @@ def call(spec, given):
     params = {k: v for k, v in spec.items() if k not in left_out}
     if params.get("activation") == "gelu_approximate":
         params["activation"] = lambda x: keras.activations.gelu(x, approximate=True)
+    if isinstance(penalty := params.get("kernel_regularizer"), dict):
+        penalty = dict(penalty)
+        kind = {"l1": "L1", "l2": "L2", "l1_l2": "L1L2"}[penalty.pop("type")]
+        kind = getattr(keras.regularizers, kind)
+        params["kernel_regularizer"] = kind(**penalty)
     kind = spec["type"]
     if kind == "Bidirectional":
         inner = dict(params.pop("layer"))
@@ -217,7 +222,7 @@ def train(case, network, loss_of, optimizer):
             batch = slice(start, start + case.batch_size)
             with tensorflow.GradientTape() as tape:
                 outputs = network(case.inputs[batch], training=True)
-                loss = loss_of(outputs, targets[batch])
+                loss = loss_of(outputs, targets[batch]) + sum(network.losses)
             gradients = tape.gradient(loss, variables)
             if first is None:
                 first = {

@@ -50,6 +50,9 @@ def convolutions():
             {"kernel_size": 2, "padding": "same", "activation": "relu"},
             {"kernel_size": 4, "padding": "same", "strides": 3},
             {"kernel_size": 1, "strides": 2, "activation": "softmax"},
+            {"padding": "causal"},
+            {"padding": "causal", "dilation_rate": 4, "activation": "relu"},
+            {"kernel_size": 4, "padding": "causal", "strides": 2},
         ]
     ):
         layer = {"type": "Conv1D", "filters": 2, "kernel_size": 3, **params}

@@ -11,6 +11,7 @@ ACTIVATIONS = (
 def cases():
     yield from activations()
     yield from convolutions()
+    yield from regularizers()
     yield from planes()
     yield from norms()
     yield from recurrence()
@@ -73,6 +74,27 @@ def convolutions():
     yield case("Conv1D/groups", between(layer, 4), [5, 2])
     layer = {"type": "Conv2D", "filters": 6, "kernel_size": 2, "groups": 3}
     yield case("Conv2D/groups", between(layer, 3), [4, 3, 2])
+
+
+def regularizers():
+    for n, (layer, shape) in enumerate(
+        [
+            ({"type": "Dense", "units": 3}, [4]),
+            ({"type": "Conv1D", "filters": 3, "kernel_size": 2}, [5, 2]),
+            ({"type": "Conv2D", "filters": 2, "kernel_size": 2}, [4, 3, 2]),
+            ({"type": "Conv2DTranspose", "filters": 2, "kernel_size": 2}, [3, 2, 2]),
+        ]
+    ):
+        for penalty in (
+            ["l1", "l2", "l1", "l2"][n],
+            {"type": "l2", "l2": 0.05},
+            {"type": "l1_l2", "l1": 0.03, "l2": 0.02},
+        ):
+            kind = penalty if isinstance(penalty, str) else penalty["type"]
+            given = "given" if isinstance(penalty, dict) else "named"
+            penalised = {**layer, "kernel_regularizer": penalty}
+            name = f"{layer['type']}/kernel_regularizer_{kind}_{given}"
+            yield case(name, between(penalised), shape)
 
 
 def planes():

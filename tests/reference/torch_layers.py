@@ -371,11 +371,15 @@ def each(value, rank):
 
 
 def pad(planes, spec, size, stride, dilation, value):
-    """TensorFlow's padding `same`: an odd surplus goes to the end."""
-    if spec.get("padding", "valid") == "valid":
+    """TensorFlow's padding `same`: an odd surplus goes to the end; `causal`: all goes before."""
+    padding = spec.get("padding", "valid")
+    if padding == "valid":
         return planes
     pads = []
     for n, k, s, d in zip(planes.shape[2:], size, stride, dilation):
+        if padding == "causal":
+            pads = [(k - 1) * d, 0, *pads]
+            continue
         total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
         pads = [total // 2, total - total // 2, *pads]
     return F.pad(planes, pads, value=value)

@@ -111,7 +111,7 @@ def run(case, initial):
             batch = slice(start, start + case.batch_size)
             optimizer.zero_grad()
             outputs = Pass(case, weights, training=True).run(inputs[batch], logits)
-            loss = loss_function(outputs, case.targets[batch])
+            loss = loss_function(outputs, case.targets[batch]) + penalty(case, weights)
             loss.backward()
             if first_gradients is None:
                 first_gradients = arrays({n: w.grad for n, w in weights.items()})
@@ -128,6 +128,24 @@ def run(case, initial):
         "gradients": first_gradients,
         "after": after,
     }
+
+
+def penalty(case, weights):
+    """What regularisers add to the loss."""
+    total, names = 0.0, Pass(case, weights, training=False)
+    for spec in case.layers:
+        name, given = names.name(spec), spec.get("kernel_regularizer")
+        if given is None:
+            continue
+        given = {"type": given} if isinstance(given, str) else given
+        kernel, usual = weights[f"{name}/kernel"], 0.01
+        if given["type"] == "l1_l2":
+            usual = 0.0
+        if "l1" in given["type"]:
+            total = total + given.get("l1", usual) * kernel.abs().sum()
+        if "l2" in given["type"]:
+            total = total + given.get("l2", usual) * kernel.square().sum()
+    return total
 
 
 def fixed(name):

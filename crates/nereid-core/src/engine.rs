@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::{
     datasets::{DatasetSchema, DatasetSource, FileRole, Inspection},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     ids::ReplicaId,
     jobs::{Directive, JobPhase, Progress, TerminationReason},
     models::{OptimisationReport, Signature, TrainedModel},
@@ -224,6 +224,8 @@ pub trait Monitor: Send {
     fn progress(&mut self, progress: Progress);
     /// Metrics of a step or epoch.
     fn metrics(&mut self, point: MetricPoint);
+    /// A rule of the spec found the training ill.
+    fn rule(&mut self, report: RuleReport);
     /// A line for the job's log.
     fn log(&mut self, level: LogLevel, message: String);
     /// A snapshot was taken and its file is complete.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::{ids::JobId, words::words};
+use crate::{ids::JobId, spec::rules::RuleAction, words::words};
 
 words! {
     /// Kind of a job event.
@@ -26,6 +26,8 @@ words! {
         Checkpointed = "checkpointed",
         /// A model version was published.
         Published = "published",
+        /// A rule that watches the training found it ill.
+        RuleTriggered = "rule_triggered",
     }
 }
 
@@ -95,4 +97,26 @@ pub struct MetricPoint {
     pub values: BTreeMap<String, f64>,
     /// When, by the worker's clock.
     pub at: DateTime<Utc>,
+}
+
+/// What a rule found; the data of [`EventKind::RuleTriggered`].
+///
+/// A rule reports once, and again only after it has found the training well in between.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RuleReport {
+    /// Name of the rule, as in the spec.
+    pub rule: String,
+    /// Layer it applies to; none for rules on losses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<String>,
+    /// Steps done when it showed.
+    pub step: u64,
+    /// What was measured; none if it was not finite.
+    pub value: Option<f64>,
+    /// What the rule held it against.
+    pub limit: f64,
+    /// What follows.
+    pub action: RuleAction,
+    /// The same in words.
+    pub message: String,
 }

@@ -44,6 +44,8 @@ pub const MAX_LAYER_INPUTS: usize = 64;
 pub const MAX_STEPS: usize = 8_192;
 /// Smaller side of the largest matrix that the initialiser `orthogonal` makes.
 pub const MAX_ORTHOGONAL: u64 = 4_096;
+/// Largest factor of a penalty on weights.
+pub const MAX_REGULARIZATION: f64 = 1e6;
 /// Largest number that an initialiser may be given.
 pub const MAX_INITIAL_VALUE: f64 = 1e6;
 /// Most trainable and non-trainable parameters of a network.
@@ -62,6 +64,8 @@ pub const MAX_PATTERN_LEN: usize = 128;
 pub const MAX_LORA_RANK: u32 = 1_024;
 /// Most steps over which gradients are accumulated.
 pub const MAX_ACCUMULATION_STEPS: u32 = 65_536;
+/// Largest factor on losses whose gradients are computed in 16 bits.
+pub const MAX_LOSS_SCALE: f64 = 4_294_967_296.0;
 /// Largest training batch in samples.
 pub const MAX_BATCH_SIZE: u32 = 65_536;
 /// Most augmentations of one training job.

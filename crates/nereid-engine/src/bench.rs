@@ -12,9 +12,9 @@ use std::{
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
     engine::{DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
-    spec::TrainSpec,
+    spec::{DtypePolicy, TrainSpec},
     validation::Violations,
     workers::DeviceKind,
 };
@@ -35,6 +35,8 @@ pub struct Case {
     pub shape: Vec<usize>,
     /// Number of samples.
     pub rows: u32,
+    /// In which numbers layers are computed.
+    pub dtype_policy: DtypePolicy,
 }
 
 /// Returns the networks of the benchmark.
@@ -87,6 +89,7 @@ impl Case {
             batch,
             shape: shape.to_vec(),
             rows,
+            dtype_policy: DtypePolicy::Float32,
         }
     }
 
@@ -106,7 +109,10 @@ impl Case {
         scratch: &Path,
     ) -> Result<Vec<f64>, EngineError> {
         let mut spec = self.spec.clone();
-        spec["fit"] = json!({"epochs": epochs, "batch_size": self.batch, "normalization": "none"});
+        spec["fit"] = json!({
+            "epochs": epochs, "batch_size": self.batch, "normalization": "none",
+            "dtype_policy": self.dtype_policy
+        });
         let mut resources = DataResources::default();
         if streamed.is_some() {
             spec["fit"]["shuffle_buffer"] = json!(self.rows / 4);
@@ -234,6 +240,7 @@ impl Monitor for Speeds {
             self.0.extend(point.values.get("samples_per_second"));
         }
     }
+    fn rule(&mut self, _report: RuleReport) {}
     fn log(&mut self, _level: LogLevel, _message: String) {}
     fn checkpoint(&mut self, snapshot: Snapshot) {
         // Its owner removes it; a leftover goes with the folder.

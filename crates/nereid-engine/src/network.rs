@@ -10,6 +10,7 @@ mod attention;
 mod build;
 mod convolution;
 mod functions;
+mod half;
 mod initial;
 mod kernels;
 mod layers;
@@ -43,6 +44,8 @@ pub(crate) struct Network {
     pub(crate) parameters: Vec<Parameter>,
     /// Low-rank changes of weights, whose matrices are the last parameters.
     adapters: Vec<Adapter>,
+    /// Whether training computes products in half precision.
+    pub(crate) half: bool,
 }
 
 /// How a forward pass runs.
@@ -133,6 +136,21 @@ impl Network {
     pub(crate) fn head(&self) -> Option<&str> {
         let mut names = self.nodes.iter().rev().map(|node| node.name.as_str());
         names.find(|name| self.parameters.iter().any(|p| p.layer() == *name))
+    }
+
+    /// Returns what regularisers add to the loss for the given weights, in the order of
+    /// `parameters`; nothing if there are none.
+    pub(crate) fn penalty(&self, weights: &[Tensor<1>]) -> Option<Tensor<1>> {
+        let pairs = self.parameters.iter().zip(weights);
+        let penalties = pairs.filter_map(|(parameter, weight)| {
+            // As in Keras, what is frozen costs nothing.
+            let regularizer = parameter.regularizer.filter(|_| parameter.trainable)?;
+            let [l1, l2] = regularizer.factors();
+            let absolute = (l1 > 0.0).then(|| weight.clone().abs().sum() * l1);
+            let squares = (l2 > 0.0).then(|| (weight.clone() * weight.clone()).sum() * l2);
+            absolute.into_iter().chain(squares).reduce(|a, b| a + b)
+        });
+        penalties.reduce(|a, b| a + b)
     }
 
     /// Tells whether the very last step is an activation that [`Ending::Logits`] leaves out.

@@ -12,6 +12,7 @@ mod objective;
 mod optimizer;
 mod order;
 mod pace;
+mod precision;
 #[cfg(test)]
 mod reference;
 mod rules;
@@ -96,6 +97,7 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let width = plan.output().iter().product();
     let mut network = Network::build(&plan, task.spec.fit.seed, &device);
     base::prepare(&mut network, &plan, task, base.as_ref())?;
+    network.half = precision::is_half(task.spec.fit.dtype_policy, task.device, &device, monitor)?;
 
     monitor.phase(JobPhase::Training);
     let trials = Trials {

@@ -3,7 +3,8 @@
 //! `data` of an event by kind: `submitted` {kind, model?}; `status_changed` {status, reason?,
 //! message?, epoch? and `worker_id`? (running)}; `phase_changed` {phase}; `progress` as
 //! [`Progress`](nereid_core::jobs::Progress); `requested` {request}; `checkpointed` {step, bytes};
-//! `published` {model, version}.
+//! `published` {model, version}; `rule_triggered` as
+//! [`RuleReport`](nereid_core::events::RuleReport).
 
 use chrono::{DateTime, Utc};
 use nereid_core::{

@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use crate::{
     attempt::{Attempt, Order},
     error::RunError,
+    outbox::Count,
     sync::lock,
     threads::drive,
     worker::Context,
@@ -26,13 +27,13 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Waiting {
     snapshot: Snapshot,
-    /// Metric points that came before it.
-    points: u64,
+    /// What was reported before it.
+    reported: Count,
 }
 
 impl Waiting {
-    pub(crate) fn new(snapshot: Snapshot, points: u64) -> Self {
-        Self { snapshot, points }
+    pub(crate) fn new(snapshot: Snapshot, reported: Count) -> Self {
+        Self { snapshot, reported }
     }
 
     fn path(&self) -> &Path {
@@ -177,7 +178,7 @@ impl Keeper {
     }
 
     async fn store(&self, snapshot: Waiting) -> Result<(), RunError> {
-        let (step, points) = (snapshot.snapshot.step, snapshot.points);
+        let (step, reported) = (snapshot.snapshot.step, snapshot.reported);
         let key = format!("{}{step}", self.folder);
         let Stored { bytes, sha256, .. } = self.upload(&key, snapshot).await?;
         let checkpoint = CheckpointRef {
@@ -187,7 +188,7 @@ impl Keeper {
             step,
         };
         // Who goes on from here reports no earlier step again: what came before must be written.
-        self.attempt.outbox.written(points).await;
+        self.attempt.outbox.written(reported).await;
         let (store, fence) = (&self.ctx.store, &self.attempt.fence);
         let forgotten = self
             .attempt
@@ -243,7 +244,7 @@ mod tests {
         let snapshot = |step: u64| {
             let path = folder.path().join(step.to_string());
             std::fs::write(&path, "state").unwrap();
-            Waiting::new(Snapshot { step, path }, 0)
+            Waiting::new(Snapshot { step, path }, Count::default())
         };
         let slot = Slot::default();
         slot.put(snapshot(1));

@@ -7,7 +7,7 @@ use std::sync::{
 
 use nereid_core::{
     engine::{Monitor, Snapshot},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
 };
 
@@ -86,12 +86,16 @@ impl Monitor for ThreadMonitor {
         self.attempt.outbox.point(point);
     }
 
+    fn rule(&mut self, report: RuleReport) {
+        self.attempt.outbox.rule(report);
+    }
+
     fn log(&mut self, level: LogLevel, message: String) {
         self.attempt.log(level, message);
     }
 
     fn checkpoint(&mut self, snapshot: Snapshot) {
-        let snapshot = Waiting::new(snapshot, self.attempt.outbox.points_put_in());
+        let snapshot = Waiting::new(snapshot, self.attempt.outbox.put_in());
         if let Some(slot) = &self.checkpoints {
             slot.put(snapshot);
         }

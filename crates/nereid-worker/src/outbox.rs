@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 
 use nereid_core::{
-    events::{MetricPoint, NewLogLine},
+    events::{MetricPoint, NewLogLine, RuleReport},
     jobs::{JobPhase, Progress},
 };
 use tokio::sync::{Notify, watch};
@@ -19,6 +19,8 @@ pub(crate) const BATCH: usize = 500;
 const MAX_POINTS: usize = 100_000;
 /// Most log lines kept while they cannot be written.
 const MAX_LINES: usize = 5_000;
+/// Most reports of rules kept while they cannot be written; each rule has few.
+const MAX_RULES: usize = 1_000;
 /// Longest log message in bytes; the rest is cut.
 const MAX_MESSAGE: usize = 8 << 10;
 
@@ -27,20 +29,34 @@ const MAX_MESSAGE: usize = 8 << 10;
 pub(crate) struct Outbox {
     state: Mutex<State>,
     urgent: Notify,
-    /// How many of the points that were put in have been written.
-    written: watch::Sender<u64>,
+    /// How much of what was put in has been written.
+    written: watch::Sender<Count>,
+}
+
+/// Metric points and reports of rules, counted since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    points: u64,
+    rules: u64,
+}
+
+impl Count {
+    fn covers(self, other: Self) -> bool {
+        self.points >= other.points && self.rules >= other.rules
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
     points: Vec<MetricPoint>,
+    rules: Vec<RuleReport>,
     lines: Vec<NewLogLine>,
     status: Status,
     /// Newest phase put in, so that repeating it is no news.
     phase: Option<JobPhase>,
     dropped: u64,
-    /// Points put in since the start.
-    put_in: u64,
+    /// What was put in since the start.
+    put_in: Count,
 }
 
 /// Newest phase and progress, as far as they have not been written.
@@ -60,7 +76,15 @@ impl Status {
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) points: Vec<MetricPoint>,
+    pub(crate) rules: Vec<RuleReport>,
     pub(crate) lines: Vec<NewLogLine>,
+}
+
+impl Batch {
+    /// Tells whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.points.is_empty() && self.rules.is_empty() && self.lines.is_empty()
+    }
 }
 
 impl Outbox {
@@ -94,29 +118,49 @@ impl Outbox {
             return;
         }
         state.points.push(point);
-        state.put_in += 1;
+        state.put_in.points += 1;
         self.notify_if_full(&state);
     }
 
-    /// How many points were put in so far.
-    pub(crate) fn points_put_in(&self) -> u64 {
+    /// Adds what a rule found; it is written at once.
+    pub(crate) fn rule(&self, mut report: RuleReport) {
+        shorten(&mut report.message, MAX_MESSAGE);
+        let mut state = lock(&self.state);
+        if state.rules.len() >= MAX_RULES {
+            state.dropped += 1;
+            return;
+        }
+        state.rules.push(report);
+        state.put_in.rules += 1;
+        drop(state);
+        self.urgent.notify_one();
+    }
+
+    /// How many points and reports of rules were put in so far.
+    pub(crate) fn put_in(&self) -> Count {
         lock(&self.state).put_in
     }
 
     /// Notes that the first `count` of the points not yet written are.
     pub(crate) fn points_written(&self, count: usize) {
         let count = u64::try_from(count).unwrap_or_default();
-        self.written.send_modify(|written| *written += count);
+        self.written.send_modify(|written| written.points += count);
     }
 
-    /// Waits until the first `points` that were put in are written.
-    pub(crate) async fn written(&self, points: u64) {
+    /// Notes that the first `count` of the reports not yet written are.
+    pub(crate) fn rules_written(&self, count: usize) {
+        let count = u64::try_from(count).unwrap_or_default();
+        self.written.send_modify(|written| written.rules += count);
+    }
+
+    /// Waits until the first so many that were put in are written.
+    pub(crate) async fn written(&self, count: Count) {
         let mut written = self.written.subscribe();
-        if *written.borrow() < points {
+        if !written.borrow().covers(count) {
             self.urgent.notify_one();
         }
         // The sender lives as long as this.
-        let _ = written.wait_for(|&written| written >= points).await;
+        let _ = written.wait_for(|written| written.covers(count)).await;
     }
 
     /// Adds a log line, shortened if it is too long.
@@ -161,11 +205,12 @@ impl Outbox {
         lock(&self.state).status.phase.is_some()
     }
 
-    /// Takes out up to [`BATCH`] points and lines.
+    /// Takes out up to [`BATCH`] points, reports and lines.
     pub(crate) fn take_batch(&self) -> Batch {
         let mut state = lock(&self.state);
         Batch {
             points: take_front(&mut state.points),
+            rules: take_front(&mut state.rules),
             lines: take_front(&mut state.lines),
         }
     }
@@ -174,6 +219,7 @@ impl Outbox {
     pub(crate) fn restore_batch(&self, batch: Batch) {
         let mut state = lock(&self.state);
         prepend(&mut state.points, batch.points);
+        prepend(&mut state.rules, batch.rules);
         prepend(&mut state.lines, batch.lines);
     }
 
@@ -185,7 +231,10 @@ impl Outbox {
     /// Tells whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
         let state = lock(&self.state);
-        state.points.is_empty() && state.lines.is_empty() && state.status.is_empty()
+        state.points.is_empty()
+            && state.rules.is_empty()
+            && state.lines.is_empty()
+            && state.status.is_empty()
     }
 }
 

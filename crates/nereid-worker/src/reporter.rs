@@ -115,7 +115,8 @@ fn new_backoff() -> Backoff {
 async fn flush(store: &Store, attempt: &Attempt, progress_due: bool) -> Flushed {
     let dropped = attempt.outbox.take_dropped();
     if dropped > 0 {
-        let message = format!("{dropped} metric points or log lines came too fast and are lost");
+        let message =
+            format!("{dropped} metric points, reports or log lines came too fast and are lost");
         attempt.log(LogLevel::Warn, message);
     }
     loop {
@@ -123,7 +124,7 @@ async fn flush(store: &Store, attempt: &Attempt, progress_due: bool) -> Flushed 
             return Flushed::Lost;
         }
         let batch = attempt.outbox.take_batch();
-        if batch.points.is_empty() && batch.lines.is_empty() {
+        if batch.is_empty() {
             break;
         }
         match write_batch(store, attempt, batch).await {
@@ -141,6 +142,20 @@ async fn write_batch(store: &Store, attempt: &Attempt, mut batch: Batch) -> Flus
             Flushed::Done => {
                 attempt.outbox.points_written(batch.points.len());
                 batch.points.clear();
+            }
+            Flushed::Later => {
+                attempt.outbox.restore_batch(batch);
+                return Flushed::Later;
+            }
+            Flushed::Lost => return Flushed::Lost,
+        }
+    }
+    if !batch.rules.is_empty() {
+        let write = store.append_rules(&attempt.fence, &batch.rules);
+        match judge(attempt, write, "reports of rules").await {
+            Flushed::Done => {
+                attempt.outbox.rules_written(batch.rules.len());
+                batch.rules.clear();
             }
             Flushed::Later => {
                 attempt.outbox.restore_batch(batch);

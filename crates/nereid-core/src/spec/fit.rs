@@ -9,6 +9,7 @@ use super::{
     augmentation::{self, Augmentation},
     finetune::{self, Lora},
     patterns::{self, Pattern, Patterns},
+    precision::{self, DtypePolicy, LossScale},
     schedule::Auto,
     split::{ClassBalance, Split},
 };
@@ -162,6 +163,13 @@ pub struct FitOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>, max_items = 64, example = json!(["*/bias"]))]
     pub exclude_from_weight_decay: Option<Patterns>,
+    /// In which numbers layers are computed while training; validation and serving compute in 32
+    /// bits.
+    #[serde(skip_serializing_if = "DtypePolicy::is_default")]
+    pub dtype_policy: DtypePolicy,
+    /// How losses are scaled where layers are computed in 16 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// How features are scaled.
     pub normalization: Normalization,
     /// Steps between metric points; a twentieth of an epoch unless given.
@@ -203,6 +211,8 @@ impl Default for FitOptions {
             trainable: BTreeMap::new(),
             lora: None,
             exclude_from_weight_decay: None,
+            dtype_policy: DtypePolicy::default(),
+            loss_scale: None,
             normalization: Normalization::Auto,
             report_every_steps: None,
             augmentation: Vec::new(),
@@ -237,6 +247,7 @@ impl FitOptions {
         if let Some(lora) = &self.lora {
             lora.check(&at("lora"), v);
         }
+        precision::check(self.dtype_policy, self.loss_scale, pointer, v);
         let every = self.report_every_steps.unwrap_or(1);
         v.check_range(&at("report_every_steps"), every, 1, 1_000_000_000);
         self.split.check(held_out, &at("split"), v);

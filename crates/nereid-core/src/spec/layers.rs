@@ -22,14 +22,14 @@ pub use norm::{
 pub use recurrent::{Bidirectional, GRU, LSTM, MergeMode, Recurrent, SimpleRNN};
 pub use window::{
     Conv1D, Conv2D, Conv2DTranspose, DepthwiseConv2D, Interpolation, Margins, Padding, Pair,
-    Pooling1D, Pooling2D, SeparableConv2D, UpSampling2D, ZeroPadding2D,
+    Pooling1D, Pooling2D, SeparableConv2D, StepPadding, UpSampling2D, ZeroPadding2D,
 };
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{network::Defaults, shapes::check_params};
+use super::{network::Defaults, regularizers::Regularizer, shapes::check_params};
 use crate::{
     limits,
     validation::{ObjectReader, Violations, parse},
@@ -183,6 +183,18 @@ impl Layer {
                 | Self::SpatialDropout2D(_)
                 | Self::GaussianNoise(_)
         )
+    }
+
+    /// Returns what is added to the loss for the layer's kernel.
+    #[must_use]
+    pub fn kernel_regularizer(&self) -> Option<Regularizer> {
+        match self {
+            Self::Dense(l) => l.kernel_regularizer,
+            Self::Conv1D(l) => l.kernel_regularizer,
+            Self::Conv2D(l) => l.kernel_regularizer,
+            Self::Conv2DTranspose(l) => l.kernel_regularizer,
+            _ => None,
+        }
     }
 
     /// Returns the activation that the layer ends in, if it is one that a loss can include.

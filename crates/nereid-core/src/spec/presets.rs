@@ -252,6 +252,7 @@ fn dense(units: usize, activation: Activation) -> Layer {
         activation,
         use_bias: true,
         kernel_initializer: None,
+        kernel_regularizer: None,
         bias_initializer: None,
     })
 }

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RuleAction {
-    /// A warning in the job's log.
+    /// A warning in the job's log and an event.
     #[default]
     Warn,
     /// Training ends early, and its model is kept.

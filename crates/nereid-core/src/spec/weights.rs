@@ -9,6 +9,7 @@ use super::{
         PositionEmbedding, Recurrent, SeparableConv2D, SimpleRNN,
     },
     network::Defaults,
+    regularizers::Regularizer,
     shapes::{Shape, size},
 };
 
@@ -27,6 +28,8 @@ pub struct Weight {
     pub fans: Option<[usize; 2]>,
     /// What [`Initializer::PytorchUniform`] divides by the root of.
     pub fan: f64,
+    /// What is added to the loss for it.
+    pub regularizer: Option<Regularizer>,
     /// Values that start at 1 whatever the initialiser says: the forget gate's bias.
     pub ones: Option<Range<usize>>,
 }
@@ -84,6 +87,10 @@ pub fn weights(layer: &Layer, inputs: &[Shape], defaults: Defaults) -> Vec<Weigh
         Layer::MultiHeadAttention(l) => list.attention(l, inputs),
         _ => {}
     }
+    let kernel = list.weights.iter_mut().find(|w| w.role == "kernel");
+    if let Some(kernel) = kernel {
+        kernel.regularizer = layer.kernel_regularizer();
+    }
     list.weights
 }
 
@@ -111,6 +118,7 @@ impl List {
             initializer,
             fans: None,
             fan: self.fan,
+            regularizer: None,
             ones: None,
         });
     }

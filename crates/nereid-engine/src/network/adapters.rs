@@ -143,6 +143,7 @@ mod tests {
                 vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
                 &device,
             )],
+            half: false,
             adapters: Vec::new(),
         };
         let how = Adaptation {

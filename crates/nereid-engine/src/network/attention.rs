@@ -7,7 +7,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::{Act, Mode, kernels, noise::constant};
+use super::{Act, Mode, half, kernels, noise::constant};
 use crate::random::{self, Purpose};
 
 /// Kernel and bias of a projection, by index.
@@ -78,8 +78,13 @@ impl Attention {
             weights,
         );
         let mask = || self.mask([n, self.heads, steps, keys], index, mode);
-        let joined = kernels::attend([q, k, v], layer, mask)
-            .unwrap_or_else(|inputs| attend(inputs, layer, mask()));
+        let in_half = !half::is_single(&weights[self.query.kernel]);
+        let joined = if in_half {
+            Err([q, k, v])
+        } else {
+            kernels::attend([q, k, v], layer, mask)
+        };
+        let joined = joined.unwrap_or_else(|inputs| attend(inputs, layer, mask(), in_half));
         let y = linear(joined, self.output, width, weights);
         Act::new(y.reshape([n, steps * width]), shape)
     }
@@ -102,11 +107,12 @@ impl Attention {
     }
 }
 
-/// Attends by the framework's operations, on any device.
+/// Attends by the framework's operations, on any device, perhaps with products in half precision.
 pub(super) fn attend(
     inputs: [Tensor<2>; 3],
     by: kernels::AttentionShape,
     mask: Option<Vec<f32>>,
+    in_half: bool,
 ) -> Tensor<2> {
     let ([queries, keys], [d, size]) = (by.steps, by.sizes);
     let [q, k, v] = inputs;
@@ -114,7 +120,8 @@ pub(super) fn attend(
         x.reshape([by.batch, steps, by.heads, size]).swap_dims(1, 2)
     };
     let q = heads(q, queries, d) * by.scale;
-    let mut scores = q.matmul(heads(k, keys, d).swap_dims(2, 3));
+    let k = heads(k, keys, d).swap_dims(2, 3);
+    let mut scores = half::product(q, k, in_half);
     if by.causal {
         scores = scores.clone() + causal_bias(&scores);
     }
@@ -122,15 +129,17 @@ pub(super) fn attend(
     if let Some(mask) = mask {
         shares = shares.clone() * constant(mask, shares.dims(), &shares);
     }
-    let joined = shares.matmul(heads(v, keys, size)).swap_dims(1, 2);
-    joined.reshape([by.batch * queries, by.heads * size])
+    let joined = half::product(shares, heads(v, keys, size), in_half);
+    joined
+        .swap_dims(1, 2)
+        .reshape([by.batch * queries, by.heads * size])
 }
 
 fn linear(x: Tensor<2>, by: Projection, outputs: usize, weights: &[Tensor<1>]) -> Tensor<2> {
     let (kernel, bias) = (&weights[by.kernel], by.bias.map(|bias| &weights[bias]));
     kernels::dense(x, kernel, bias, false).unwrap_or_else(|x| {
         let inputs = x.dims()[1];
-        let y = x.matmul(kernel.clone().reshape([inputs, outputs]));
+        let y = half::matmul(x, kernel.clone().reshape([inputs, outputs]));
         match bias {
             Some(bias) => y + bias.clone().reshape([1, outputs]),
             None => y,

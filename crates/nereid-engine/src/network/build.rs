@@ -28,6 +28,7 @@ impl Network {
             nodes: Vec::with_capacity(plan.layers.len()),
             parameters: Vec::new(),
             adapters: Vec::new(),
+            half: false,
         };
         for layer in &plan.layers {
             let first = network.parameters.len();
@@ -50,13 +51,15 @@ impl Network {
                 }
                 None => vec![0.0; weight.shape.iter().product()],
             };
-            self.parameters.push(Parameter::new(
+            let mut parameter = Parameter::new(
                 format!("{}/{}", layer.name, weight.role),
                 weight.shape.clone(),
                 weight.trainable,
                 values,
                 &self.device,
-            ));
+            );
+            parameter.regularizer = weight.regularizer;
+            self.parameters.push(parameter);
         }
     }
 }

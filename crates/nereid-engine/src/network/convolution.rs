@@ -1,12 +1,12 @@
 //! Convolutions of groups of channels, of each channel by itself, and transposed.
 
 use burn::tensor::{
-    Tensor, module,
+    Tensor,
     ops::{ConvOptions, ConvTransposeOptions, PadMode},
 };
-use nereid_core::spec::layers::Padding;
+use nereid_core::spec::layers::StepPadding;
 
-use super::window::Window;
+use super::{half, window::Window};
 
 /// Convolves planes, each group of channels by itself.
 ///
@@ -29,7 +29,7 @@ pub(super) fn grouped(
         (input.pad(pads, PadMode::Constant(0.0)), [0, 0])
     };
     let options = ConvOptions::new(window.stride, inner, window.dilation, groups);
-    module::conv2d(input, kernel, bias, options)
+    half::convolve(input, kernel, bias, options)
 }
 
 /// Windows of one position.
@@ -37,7 +37,7 @@ pub(super) const POINT: Window = Window {
     size: [1, 1],
     stride: [1, 1],
     dilation: [1, 1],
-    padding: Padding::Valid,
+    padding: StepPadding::Valid,
 };
 
 /// Convolves planes the other way round, as TensorFlow's `conv2d_transpose` does.
@@ -51,7 +51,7 @@ pub(super) fn transposed(
 ) -> Tensor<4> {
     let [_, _, h, w] = input.dims();
     let options = ConvTransposeOptions::new(window.stride, [0, 0], [0, 0], window.dilation, 1);
-    let whole = module::conv_transpose2d(input, kernel, None, options);
+    let whole = half::convolve_transposed(input, kernel, options);
     let [n, c, whole_h, whole_w] = whole.dims();
     let [(top, rows), (left, columns)] =
         [(h, 0), (w, 1)].map(|(size, axis)| kept(window, size, axis));
@@ -82,7 +82,8 @@ fn kept(window: &Window, input: usize, axis: usize) -> (usize, usize) {
     let extent = (window.size[axis] - 1) * window.dilation[axis] + 1;
     let surplus = extent.saturating_sub(stride);
     match window.padding {
-        Padding::Same => (surplus / 2, input * stride),
-        Padding::Valid => (0, input * stride + surplus),
+        StepPadding::Same => (surplus / 2, input * stride),
+        // Only convolutions over steps are causal.
+        StepPadding::Valid | StepPadding::Causal => (0, input * stride + surplus),
     }
 }

@@ -159,6 +159,7 @@ mod tests {
             initializer,
             fans: None,
             fan: 16.0,
+            regularizer: None,
             ones: None,
         };
         values(&weight, &mut generator(3, Purpose::Weights, [0, 0]))

@@ -6,14 +6,14 @@
 )]
 
 use burn::tensor::{Int, Tensor};
-use nereid_core::spec::{layers::Padding, network::Source};
+use nereid_core::spec::{layers::StepPadding, network::Source};
 
 use super::{
     Act, Mode,
     attention::Attention,
     convolution,
     functions::Function,
-    kernels,
+    half, kernels,
     merge::{Join, concatenate},
     noise::Noise,
     norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm, Slopes},
@@ -262,7 +262,7 @@ fn dense(
     let (y, done) = match kernels::dense(act.vectors(), kernel, bias, relu) {
         Ok(y) => (y, relu),
         Err(x) => {
-            let y = x.matmul(kernel.clone().reshape([inputs, units]));
+            let y = half::matmul(x, kernel.clone().reshape([inputs, units]));
             let y = match bias {
                 Some(bias) => y + bias.clone().reshape([1, units]),
                 None => y,
@@ -286,7 +286,7 @@ fn whole(act: Act) -> Act {
         size: [h, w],
         stride: [h, w],
         dilation: [1, 1],
-        padding: Padding::Valid,
+        padding: StepPadding::Valid,
     };
     Act::new(window.mean_layer(act).flat(), vec![c])
 }

@@ -1,7 +1,7 @@
 //! Weights: flat, in Keras' order.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use nereid_core::engine::EngineError;
+use nereid_core::{engine::EngineError, spec::regularizers::Regularizer};
 
 /// A named weight.
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub(crate) struct Parameter {
     pub(crate) shape: Vec<usize>,
     /// Whether the optimiser changes it.
     pub(crate) trainable: bool,
+    /// What is added to the loss for it.
+    pub(crate) regularizer: Option<Regularizer>,
     /// All values, flat, without gradients.
     pub(crate) value: Tensor<1>,
 }
@@ -30,6 +32,7 @@ impl Parameter {
             name,
             shape,
             trainable,
+            regularizer: None,
         }
     }
 

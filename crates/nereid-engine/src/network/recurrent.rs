@@ -8,7 +8,7 @@
 use burn::tensor::Tensor;
 use nereid_core::spec::layers::{Activation, MergeMode};
 
-use super::{Act, functions::Function, kernels};
+use super::{Act, functions::Function, half, kernels};
 
 /// What a cell does with its gates.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,7 +73,7 @@ impl Recurrent {
         let given = match kernels::dense(act.vectors(), kernel, bias.as_ref(), false) {
             Ok(given) => given,
             Err(x) => {
-                let given = x.matmul(kernel.clone().reshape([inputs, columns]));
+                let given = half::matmul(x, kernel.clone().reshape([inputs, columns]));
                 match bias {
                     Some(bias) => given + bias.reshape([1, columns]),
                     None => given,
@@ -170,7 +170,7 @@ impl Recurrent {
         match self.cell {
             Cell::Simple => {
                 let sum = match state {
-                    Some((h, _)) => given + h.matmul(recurrent.clone()),
+                    Some((h, _)) => given + half::matmul(h, recurrent.clone()),
                     None => given,
                 };
                 (self.function.apply(sum), None)
@@ -190,7 +190,7 @@ impl Recurrent {
     ) -> State {
         let (h, carried) = state.map_or((None, None), |(h, c)| (Some(h), c));
         let sum = match h {
-            Some(h) => given + h.matmul(recurrent.clone()),
+            Some(h) => given + half::matmul(h, recurrent.clone()),
             None => given,
         };
         let [i, f, c, o] = self.split(&sum);
@@ -215,7 +215,7 @@ impl Recurrent {
         let [xz, xr, xh] = self.split(given);
         let product = state
             .as_ref()
-            .map(|(h, _)| h.clone().matmul(recurrent.clone()));
+            .map(|(h, _)| half::matmul(h.clone(), recurrent.clone()));
         // Without a state yet its product is 0, and its bias is all there is.
         let product = match (product, inner) {
             (Some(product), Some(bias)) => Some(product + bias.clone()),
@@ -244,9 +244,9 @@ impl Recurrent {
             return (mix(gate.apply(xz), None, self.function.apply(xh)), None);
         };
         let [uz, ur, uh] = self.split(recurrent);
-        let z = gate.apply(xz + h.clone().matmul(uz));
-        let r = gate.apply(xr + h.clone().matmul(ur));
-        let new = self.function.apply(xh + (r * h.clone()).matmul(uh));
+        let z = gate.apply(xz + half::matmul(h.clone(), uz));
+        let r = gate.apply(xr + half::matmul(h.clone(), ur));
+        let new = self.function.apply(xh + half::matmul(r * h.clone(), uh));
         (mix(z, Some(h), new), None)
     }
 

@@ -4,10 +4,10 @@ use burn::tensor::{
     Device, Tensor, TensorData, module,
     ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions, PadMode},
 };
-use nereid_core::spec::{layers::Padding, shapes};
+use nereid_core::spec::{layers::StepPadding, shapes};
 use nereid_kernels::Windows;
 
-use super::{Act, kernels};
+use super::{Act, half, kernels};
 
 /// Windows over height and width.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,17 +15,19 @@ pub(crate) struct Window {
     pub(crate) size: [usize; 2],
     pub(crate) stride: [usize; 2],
     pub(crate) dilation: [usize; 2],
-    pub(crate) padding: Padding,
+    pub(crate) padding: StepPadding,
 }
 
 impl Window {
     /// Padding before and after each axis: TensorFlow's, an odd surplus goes to the end.
     pub(crate) fn pads(&self, input: [usize; 2]) -> [(usize, usize); 2] {
         [0, 1].map(|axis| {
-            if self.padding == Padding::Valid {
-                return (0, 0);
-            }
             let extent = (self.size[axis] - 1) * self.dilation[axis] + 1;
+            match self.padding {
+                StepPadding::Valid => return (0, 0),
+                StepPadding::Causal => return (extent - 1, 0),
+                StepPadding::Same => {}
+            }
             let positions = input[axis].div_ceil(self.stride[axis]);
             let needed = (positions - 1) * self.stride[axis] + extent;
             let total = needed.saturating_sub(input[axis]);
@@ -115,7 +117,7 @@ impl Window {
             (input.pad(pads, PadMode::Constant(0.0)), [0, 0])
         };
         let options = ConvOptions::new(self.stride, inner, self.dilation, 1);
-        module::conv2d(input, kernel, bias, options)
+        half::convolve(input, kernel, bias, options)
     }
 
     /// Takes the maximum of each window.

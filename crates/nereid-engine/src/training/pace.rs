@@ -6,7 +6,8 @@
 //! Beside loss and metrics a point has `learning_rate`, `gradient_norm` (global L2, before
 //! clipping), `samples_per_second`, `data_wait` (share of the time that training waited for its
 //! batches), `memory_bytes` and `memory_peak_bytes` (resident memory of the process, now and at
-//! most). The last four depend on the machine and are in no saved history.
+//! most). The last four depend on the machine and are in no saved history. Where products are
+//! computed in half precision, it has `loss_scale` and `skipped_steps`, those that changed nothing.
 
 use std::{
     collections::BTreeMap,
@@ -136,6 +137,12 @@ impl Pace {
     fn add_watched(&mut self, state: &State, values: &mut BTreeMap<String, f64>) {
         if state.gradient_norm.is_finite() {
             values.insert("gradient_norm".to_owned(), state.gradient_norm);
+        }
+        if let Some(scaling) = &state.scaling {
+            values.insert("loss_scale".to_owned(), scaling.scale);
+            #[expect(clippy::cast_precision_loss, reason = "step counts are far below 2^52")]
+            let skipped = scaling.skipped as f64;
+            values.insert("skipped_steps".to_owned(), skipped);
         }
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
         if self.samples > 0 {

@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 
 use nereid_core::{
     engine::Monitor,
-    events::LogLevel,
+    events::{LogLevel, RuleReport},
     spec::rules::{Rule, RuleAction},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{exact, watch::Observation};
+use super::{
+    exact,
+    watch::{Issue, Observation},
+};
 
 /// What a rule remembers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +28,7 @@ pub(super) struct RuleState {
     /// Least mean so far; NaN before the first.
     #[serde(with = "exact")]
     least: f64,
-    /// Whether it has applied.
+    /// Whether it has applied and not found the training well since.
     fired: bool,
 }
 
@@ -44,6 +47,8 @@ impl Default for RuleState {
 /// What a step showed.
 #[derive(Debug, Default)]
 pub(super) struct Step {
+    /// Steps done.
+    pub(super) number: u64,
     pub(super) loss: f64,
     /// Tensors, if they were looked at.
     pub(super) observation: Option<Observation>,
@@ -79,11 +84,11 @@ enum Sign {
     /// Nothing to judge by.
     Nothing,
     Healthy,
-    Ill(String),
+    Ill(Issue),
 }
 
-impl From<Option<String>> for Sign {
-    fn from(ill: Option<String>) -> Self {
+impl From<Option<Issue>> for Sign {
+    fn from(ill: Option<Issue>) -> Self {
         ill.map_or(Self::Healthy, Self::Ill)
     }
 }
@@ -95,39 +100,45 @@ pub(super) fn after_step(
     step: &Step,
     monitor: &mut dyn Monitor,
 ) -> Option<String> {
-    let look = |see: &dyn Fn(&Observation) -> Option<String>| {
+    let look = |see: &dyn Fn(&Observation) -> Option<Issue>| {
         let observation = step.observation.as_ref();
         observation.map_or(Sign::Nothing, |observation| see(observation).into())
     };
-    apply(rules, states, monitor, |rule, state| match rule {
-        Rule::LossNotDecreasing {
-            num_steps,
-            diff_percent,
-            ..
-        } => {
-            let steps = num_steps.unwrap_or(step.per_epoch.max(1));
-            loss_stalls(state, step.loss, steps, *diff_percent)
-        }
-        Rule::VanishingGradient { threshold, .. } => look(&|seen| seen.vanishing(*threshold)),
-        Rule::ExplodingTensor { threshold, .. } => look(&|seen| seen.exploding(*threshold)),
-        Rule::DeadRelu {
-            threshold_inactivity,
-            threshold_layer,
-            ..
-        } => look(&|seen| seen.dead(*threshold_inactivity, *threshold_layer)),
-        Rule::Overfit { .. } => Sign::Nothing,
-    })
+    apply(
+        (rules, states),
+        step.number,
+        monitor,
+        |rule, state| match rule {
+            Rule::LossNotDecreasing {
+                num_steps,
+                diff_percent,
+                ..
+            } => {
+                let steps = num_steps.unwrap_or(step.per_epoch.max(1));
+                loss_stalls(state, step.loss, steps, *diff_percent)
+            }
+            Rule::VanishingGradient { threshold, .. } => look(&|seen| seen.vanishing(*threshold)),
+            Rule::ExplodingTensor { threshold, .. } => look(&|seen| seen.exploding(*threshold)),
+            Rule::DeadRelu {
+                threshold_inactivity,
+                threshold_layer,
+                ..
+            } => look(&|seen| seen.dead(*threshold_inactivity, *threshold_layer)),
+            Rule::Overfit { .. } => Sign::Nothing,
+        },
+    )
 }
 
-/// Applies what rules say of an epoch (from 0); returns why training is to end.
+/// Applies what rules say of an epoch (from 0), after so many steps; returns why training is to
+/// end.
 pub(super) fn after_epoch(
     rules: &[Rule],
     states: &mut [RuleState],
-    epoch: u32,
+    (epoch, steps): (u32, u64),
     values: &BTreeMap<String, f64>,
     monitor: &mut dyn Monitor,
 ) -> Option<String> {
-    apply(rules, states, monitor, |rule, _| match rule {
+    apply((rules, states), steps, monitor, |rule, _| match rule {
         Rule::Overfit {
             start_epoch,
             ratio_threshold,
@@ -138,8 +149,11 @@ pub(super) fn after_epoch(
             };
             let ratio = (held_out - loss) / loss.abs().max(f64::MIN_POSITIVE);
             let counts = epoch + 1 >= *start_epoch && ratio > *ratio_threshold;
-            let ill = counts.then(|| {
-                format!("val_loss {held_out:.4} exceeds loss {loss:.4} by {ratio:.3} of it")
+            let ill = counts.then(|| Issue {
+                layer: None,
+                value: ratio,
+                limit: *ratio_threshold,
+                what: format!("val_loss {held_out:.4} exceeds loss {loss:.4} by {ratio:.3} of it"),
             });
             ill.into()
         }
@@ -147,38 +161,44 @@ pub(super) fn after_epoch(
     })
 }
 
-/// Counts how often each sign showed in a row.
+/// Counts how often each sign showed in a row, and reports those that showed often enough.
 fn apply(
-    rules: &[Rule],
-    states: &mut [RuleState],
+    (rules, states): (&[Rule], &mut [RuleState]),
+    step: u64,
     monitor: &mut dyn Monitor,
     mut sign: impl FnMut(&Rule, &mut RuleState) -> Sign,
 ) -> Option<String> {
-    let mut stop = None;
+    let mut ending = None;
     for (rule, state) in rules.iter().zip(states) {
-        if state.fired {
-            continue;
-        }
-        let what = match sign(rule, state) {
+        let issue = match sign(rule, state) {
             Sign::Nothing => continue,
             Sign::Healthy => {
-                state.count = 0;
+                (state.count, state.fired) = (0, false);
                 continue;
             }
-            Sign::Ill(what) => what,
+            Sign::Ill(issue) => issue,
         };
-        state.count += 1;
-        if state.count < rule.patience() {
+        state.count = state.count.saturating_add(1);
+        if state.fired || state.count < rule.patience() {
             continue;
         }
         state.fired = true;
-        let reason = format!("rule {}: {what}", rule.name());
+        let reason = format!("rule {}: {}", rule.name(), issue.what);
         monitor.log(LogLevel::Warn, reason.clone());
+        monitor.rule(RuleReport {
+            rule: rule.name().to_owned(),
+            layer: issue.layer,
+            step,
+            value: Some(issue.value).filter(|value| value.is_finite()),
+            limit: issue.limit,
+            action: rule.action(),
+            message: reason.clone(),
+        });
         if rule.action() == RuleAction::Stop {
-            stop = stop.or(Some(reason));
+            ending = ending.or(Some(reason));
         }
     }
-    stop
+    ending
 }
 
 #[expect(clippy::cast_precision_loss, reason = "step counts are far below 2^52")]
@@ -196,8 +216,69 @@ fn loss_stalls(state: &mut RuleState, loss: f64, steps: u64, diff_percent: f64) 
     if before.is_nan() || mean < enough {
         return Sign::Healthy;
     }
-    Sign::Ill(format!(
-        "the mean loss of {steps} steps, {mean:.6}, is not {diff_percent} % below the least before, \
-         {before:.6}"
-    ))
+    Sign::Ill(Issue {
+        layer: None,
+        value: mean,
+        limit: enough,
+        what: format!(
+            "the mean loss of {steps} steps, {mean:.6}, is not {diff_percent} % below the least \
+             before, {before:.6}"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use nereid_core::{
+        engine::Snapshot,
+        events::MetricPoint,
+        jobs::{Directive, JobPhase, Progress},
+    };
+    use serde_json::json;
+
+    use super::*;
+
+    /// Keeps what rules report.
+    #[derive(Default)]
+    struct Told(Vec<RuleReport>);
+
+    impl Monitor for Told {
+        fn phase(&mut self, _: JobPhase) {}
+        fn progress(&mut self, _: Progress) {}
+        fn metrics(&mut self, _: MetricPoint) {}
+        fn rule(&mut self, report: RuleReport) {
+            self.0.push(report);
+        }
+        fn log(&mut self, _: LogLevel, _: String) {}
+        fn checkpoint(&mut self, _: Snapshot) {}
+        fn directive(&mut self) -> Directive {
+            Directive::Continue
+        }
+    }
+
+    #[test]
+    fn a_rule_reports_again_only_after_the_training_was_well() {
+        let rule = json!({"type": "overfit", "ratio_threshold": 0.5, "patience": 2});
+        let rules: Vec<Rule> = vec![serde_json::from_value(rule).unwrap()];
+        let mut states = vec![RuleState::default()];
+        let mut told = Told::default();
+        // Ill, ill and so for long, well, ill once, well, ill twice.
+        for (epoch, ratio) in (0_u32..).zip([1.0, 1.0, 2.0, 3.0, 0.0, 1.0, 0.0, 1.0, 4.0]) {
+            let values = [("loss", 1.0), ("val_loss", 1.0 + ratio)];
+            let values = values.map(|(name, value)| (name.to_owned(), value)).into();
+            let at = (epoch, u64::from(epoch + 1) * 10);
+            assert_eq!(
+                after_epoch(&rules, &mut states, at, &values, &mut told),
+                None
+            );
+        }
+        let seen = told.0.iter().map(|r| (r.step, r.value, r.limit));
+        assert_eq!(
+            seen.collect::<Vec<_>>(),
+            [(20, Some(1.0), 0.5), (90, Some(4.0), 0.5)]
+        );
+        let first = &told.0[0];
+        assert_eq!((first.rule.as_str(), &first.layer), ("overfit", &None));
+        assert!(first.message.contains("exceeds loss"), "{first:?}");
+    }
 }

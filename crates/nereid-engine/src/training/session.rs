@@ -28,6 +28,7 @@ use super::{
     optimizer::{Optimizer, Weight},
     order::Order,
     pace::Pace,
+    precision::Scaling,
     rules::{self, Needs, Step},
     snapshots::Snapshots,
     split::{Part, Splits},
@@ -92,10 +93,12 @@ impl<'a> Session<'a> {
         let weights: Vec<_> = trainable.iter().map(weight).collect();
         let plan = CheckpointPlan::of(&spec.callbacks);
         let first_rate = spec.optimizer.learning_rate().at(0, horizon(spec, splits));
+        let mut state = State::new(first_rate, spec.callbacks.len(), spec.rules.len());
+        state.scaling = network.half.then(|| Scaling::new(&spec.fit));
         Ok(Self {
             augmenter: Augmenter::new(&spec.fit, &network.input).map(Arc::new),
             optimizer: Optimizer::new(&spec.optimizer, &spec.fit, &weights),
-            state: State::new(first_rate, spec.callbacks.len(), spec.rules.len()),
+            state,
             fingerprint: state::fingerprint(task, splits)?,
             snapshots: Snapshots::new(task.scratch, plan),
             needs: Needs::of(&spec.rules),
@@ -129,7 +132,10 @@ impl<'a> Session<'a> {
         let (state, best) = state::restore(path, &self.fingerprint, &bounds, network, optimizer)?;
         self.snapshots.resumed(state.step);
         self.pace.resumed(&state);
+        let scaling = self.state.scaling;
         self.state = state;
+        // One that was begun on a device that computes in 32 bits has none.
+        self.state.scaling = self.state.scaling.or(scaling);
         self.best = best;
         Ok(())
     }
@@ -244,7 +250,7 @@ impl<'a> Session<'a> {
             let ending = match next {
                 Next::Batch(batch) => {
                     self.pace.stepped(batch.len(), waited);
-                    self.step(batch.onto(&self.network.device))?;
+                    self.step(&batch.onto(&self.network.device))?;
                     self.state.batch += 1;
                     self.after_step(monitor)?
                 }
@@ -333,7 +339,8 @@ impl<'a> Session<'a> {
             &mut self.state.rate,
         );
         let (spec, state) = (self.spec, &mut self.state);
-        let ill = rules::after_epoch(&spec.rules, &mut state.rules, epoch, &values, monitor);
+        let at = (epoch, state.step);
+        let ill = rules::after_epoch(&spec.rules, &mut state.rules, at, &values, monitor);
         if verdict.keep_best {
             self.best = Some(self.weights());
             self.state.best_epoch = Some(epoch);

@@ -12,6 +12,7 @@ use super::{
     finder::Chosen,
     metrics::{Measures, Tally},
     optimizer::Optimizer,
+    precision::Scaling,
     rules::RuleState,
     split::Splits,
 };
@@ -61,6 +62,9 @@ pub(super) struct State {
     /// Norm of the gradients of the step just done; NaN if it was not watched.
     #[serde(with = "exact", default = "unknown")]
     pub(super) gradient_norm: f64,
+    /// How losses are scaled, if products are computed in half precision.
+    #[serde(default)]
+    pub(super) scaling: Option<Scaling>,
 }
 
 const fn unknown() -> f64 {
@@ -94,7 +98,14 @@ impl State {
             ended_by: None,
             chosen: Chosen::default(),
             gradient_norm: unknown(),
+            scaling: None,
         }
+    }
+
+    /// Steps that changed the weights, or added to what will.
+    fn effective_steps(&self) -> u64 {
+        let skipped = self.scaling.map_or(0, |scaling| scaling.skipped);
+        self.step.saturating_sub(skipped)
     }
 
     /// Checks numbers read from a file, by which the training counts and indexes later.
@@ -110,6 +121,7 @@ impl State {
             && self.rules.len() == bounds.rules
             && self.history.len() == self.epoch as usize
             && self.best_epoch.is_none_or(|epoch| epoch < self.epoch)
+            && self.scaling.is_none_or(|scaling| scaling.fits(self.step))
             && bounds.measures.fits(&self.tally, bounds.rows);
         if fits {
             return Ok(());
@@ -253,7 +265,7 @@ fn decode(
     for (i, parameter) in network.parameters.iter_mut().enumerate() {
         parameter.value = take(format!("weights/{i}"), &parameter.value)?;
     }
-    optimizer.restore(state.step, &mut take)?;
+    optimizer.restore(state.effective_steps(), &mut take)?;
     let best = state.best_epoch.map(|_| {
         let parameters = network.parameters.iter().enumerate();
         parameters

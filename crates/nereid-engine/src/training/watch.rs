@@ -19,9 +19,34 @@ pub(super) struct Observation {
 
 #[derive(Debug, Clone, PartialEq)]
 struct Magnitude {
+    /// Of a weight: layer and role.
     name: String,
     mean: f64,
     largest: f64,
+}
+
+impl Magnitude {
+    fn issue(&self, value: f64, limit: f64, what: String) -> Issue {
+        let layer = self.name.split_once('/').map(|(layer, _)| layer.to_owned());
+        Issue {
+            layer,
+            value,
+            limit,
+            what,
+        }
+    }
+}
+
+/// What a rule found wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Issue {
+    /// Layer it is in, unless it is the whole training's.
+    pub(super) layer: Option<String>,
+    /// What was measured, and what it was held against.
+    pub(super) value: f64,
+    pub(super) limit: f64,
+    /// The same in words.
+    pub(super) what: String,
 }
 
 /// Returns the global L2 norm of gradients, given in the order of the weights.
@@ -108,40 +133,41 @@ impl Observation {
     }
 
     /// Finds a kernel whose gradient is below `threshold` on average.
-    pub(super) fn vanishing(&self, threshold: f64) -> Option<String> {
+    pub(super) fn vanishing(&self, threshold: f64) -> Option<Issue> {
         let kernel = |g: &&Magnitude| g.name.contains("kernel") && g.mean < threshold;
         let found = self.gradients.iter().find(kernel)?;
         let (name, mean) = (&found.name, found.mean);
-        Some(format!(
-            "the gradient of {name} is {mean:e} on average, below {threshold:e}"
-        ))
+        let what = format!("the gradient of {name} is {mean:e} on average, below {threshold:e}");
+        Some(found.issue(mean, threshold, what))
     }
 
     /// Finds a tensor with a value that is not finite or above `threshold`.
-    pub(super) fn exploding(&self, threshold: f64) -> Option<String> {
+    pub(super) fn exploding(&self, threshold: f64) -> Option<Issue> {
         let of = |kind: &'static str, list: &'_ [Magnitude]| {
             let large = |m: &&Magnitude| !m.largest.is_finite() || m.largest > threshold;
             let found = list.iter().find(large)?;
             let (name, largest) = (&found.name, found.largest);
-            Some(format!(
-                "{kind} {name} holds {largest:e}, above {threshold:e}"
-            ))
+            let what = format!("{kind} {name} holds {largest:e}, above {threshold:e}");
+            Some(found.issue(largest, threshold, what))
         };
         of("the gradient of", &self.gradients).or_else(|| of("the weight", &self.weights))
     }
 
     /// Finds a layer of whose units more than `layer` per cent are active in less than `unit`
     /// per cent of the samples.
-    pub(super) fn dead(&self, unit: f64, layer: f64) -> Option<String> {
+    pub(super) fn dead(&self, unit: f64, layer: f64) -> Option<Issue> {
         self.relus.iter().find_map(|(name, shares)| {
             let dead = shares.iter().filter(|&&share| share * 100.0 < unit).count();
             #[expect(clippy::cast_precision_loss, reason = "layers are small")]
             let percent = dead as f64 * 100.0 / shares.len().max(1) as f64;
-            (percent > layer).then(|| {
-                format!(
+            (percent > layer).then(|| Issue {
+                layer: Some(name.clone()),
+                value: percent,
+                limit: layer,
+                what: format!(
                     "{dead} of {} units of layer {name:?} are active for less than {unit} % of a batch",
                     shares.len()
-                )
+                ),
             })
         })
     }

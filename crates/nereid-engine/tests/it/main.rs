@@ -20,6 +20,7 @@ mod large;
 mod mixed;
 mod mnist;
 mod networks;
+mod precision;
 mod resume;
 mod rules;
 mod serving;

@@ -206,6 +206,22 @@ fn schedules_accumulated_gradients_and_averaged_weights_go_on_as_they_were() {
     }
 }
 
+#[test]
+fn the_scale_of_losses_in_half_precision_goes_on_as_it_was() {
+    let halved = changed(json!({
+        "fit": {"dtype_policy": "mixed_float16", "gradient_accumulation_steps": 2,
+                "loss_scale": {"initial_scale": 1 << 22, "dynamic_growth_steps": 3}},
+    }));
+    let data = pictures();
+    assert_cuts_do_not_show(&halved, &data, 9);
+    let mut whole = Job::new(&halved, &data);
+    whole.attempt(from(usize::MAX, Directive::Stop)).unwrap();
+    let points = whole.attempts[0].points.iter();
+    let scales: Vec<f64> = points.map(|p| p.values["loss_scale"]).collect();
+    let changes = scales.windows(2);
+    assert!(changes.clone().any(|s| s[1] < s[0]) && changes.clone().any(|s| s[1] > s[0]));
+}
+
 /// Cuts a training at each `stride`-th question, twice, and compares with one that was not cut.
 fn assert_cuts_do_not_show(spec: &TrainSpec, data: &DataInput, stride: usize) {
     let mut whole = Job::new(spec, data);

@@ -1,6 +1,6 @@
 //! What is watched of a training, and rules that tell of an ill one.
 
-use nereid_core::{engine::EngineError, models::TrainedModel};
+use nereid_core::{engine::EngineError, models::TrainedModel, spec::rules::RuleAction};
 use serde_json::{Value, json};
 
 use crate::{
@@ -110,23 +110,33 @@ fn each_rule_tells_of_its_illness_once() {
     let mut memorised = hidden(256, "relu");
     memorised["optimizer"] = json!({"type": "adam", "learning_rate": 0.01});
     memorised["fit"] = json!({"epochs": 30, "validation_split": 0.9, "seed": 2});
-    for (mut ill, rule, told) in [
+    let hidden = &["low", "high"][..];
+    let all = &["low", "high", "last"][..];
+    for (mut ill, rule, told, layer) in [
         (
             stalled,
             json!({"type": "loss_not_decreasing", "patience": 2}),
             "mean loss",
+            None,
         ),
-        (deep, json!("vanishing_gradient"), "kernel"),
+        (
+            deep,
+            json!("vanishing_gradient"),
+            "kernel",
+            Some(&["dense"][..]),
+        ),
         (
             exploding,
             json!({"type": "exploding_tensor", "threshold": 100}),
             "holds",
+            Some(all),
         ),
-        (dying, json!("dead_relu"), "units of layer"),
+        (dying, json!("dead_relu"), "units of layer", Some(hidden)),
         (
             memorised,
             json!({"type": "overfit", "patience": 2}),
             "exceeds loss",
+            None,
         ),
     ] {
         ill["rules"] = json!([rule]);
@@ -136,6 +146,20 @@ fn each_rule_tells_of_its_illness_once() {
         assert_eq!(seen.len(), 1, "{rule}: {seen:?}");
         let name = rule.as_str().or(rule["type"].as_str()).unwrap();
         assert!(seen[0].contains(name) && seen[0].contains(told), "{seen:?}");
+        let [report] = &recorder.rules[..] else {
+            panic!("{rule}: {:?}", recorder.rules)
+        };
+        assert_eq!((report.rule.as_str(), &report.message), (name, seen[0]));
+        assert_eq!(report.layer.is_some(), layer.is_some(), "{report:?}");
+        assert!(
+            layer.is_none_or(|names: &[&str]| names.contains(&report.layer.as_deref().unwrap())),
+            "{report:?}"
+        );
+        // A stalled loss and vanishing gradients are below their limits or, stalled, not below.
+        let value = report.value.unwrap_or(f64::INFINITY);
+        let below = name == "vanishing_gradient";
+        assert_eq!(value < report.limit, below, "{report:?}");
+        assert!(report.step > 0 && report.action == RuleAction::Warn);
     }
 }
 

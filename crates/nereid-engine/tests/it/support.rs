@@ -10,7 +10,7 @@ use std::{
 use nereid_core::{
     datasets::{DatasetSource, FileRole, Inspection},
     engine::{DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
     models::TrainedModel,
     spec::TrainSpec,
@@ -94,6 +94,7 @@ pub struct Recorder {
     pub phases: Vec<JobPhase>,
     pub points: Vec<MetricPoint>,
     pub progress: Vec<Progress>,
+    pub rules: Vec<RuleReport>,
     pub lines: Vec<String>,
     pub snapshots: Vec<Snapshot>,
     pub scratch: Scratch,
@@ -134,6 +135,9 @@ impl Monitor for Recorder {
     }
     fn metrics(&mut self, point: MetricPoint) {
         self.points.push(point);
+    }
+    fn rule(&mut self, report: RuleReport) {
+        self.rules.push(report);
     }
     fn log(&mut self, _: LogLevel, message: String) {
         if !self.quiet {

@@ -1,16 +1,16 @@
-//! What an attempt leaves for those who watch it: metrics and log lines.
+//! What an attempt leaves for those who watch it: metrics, what rules found, log lines.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use nereid_core::{
-    events::{MetricPoint, NewLogLine},
+    events::{EventKind, MetricPoint, NewLogLine, RuleReport},
     jobs::Fence,
 };
 use serde_json::Value;
 
 use super::lease::{self, Require};
-use crate::{Store, StoreError, rows};
+use crate::{Store, StoreError, events::append_event, notify::Wake, rows};
 
 impl Store {
     /// Stores metric points; values of a step that is repeated replace the older ones.
@@ -56,6 +56,42 @@ impl Store {
         .execute(&mut tx)
         .await?;
         Ok(tx.commit().await?)
+    }
+
+    /// Appends what rules found, in order.
+    ///
+    /// A training that goes on from a checkpoint before such a step finds the same again: it is told
+    /// once.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn append_rules(
+        &self,
+        fence: &Fence,
+        reports: &[RuleReport],
+    ) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        lease::lock(&mut tx, fence, Require::Current).await?;
+        for report in reports {
+            let told = sqlx::query_scalar!(
+                r#"SELECT EXISTS (
+                     SELECT FROM job_events WHERE job_id = $1 AND kind = $2 AND data ->> 'rule' = $3
+                         AND data ->> 'layer' IS NOT DISTINCT FROM $4 AND (data ->> 'step')::bigint = $5
+                 ) AS "told!""#,
+                fence.job.0,
+                EventKind::RuleTriggered.as_str(),
+                report.rule,
+                report.layer.as_deref(),
+                rows::bind::<_, i64>(report.step)?
+            );
+            if !told.fetch_one(&mut tx).await? {
+                let data = rows::json(report)?;
+                append_event(&mut tx, fence.job, EventKind::RuleTriggered, &data).await?;
+            }
+        }
+        tx.commit().await?;
+        self.notify(Wake::Job(fence.job));
+        Ok(())
     }
 
     /// Appends log lines in their order.

@@ -80,6 +80,7 @@ async fn a_zombie_can_write_nothing_after_its_job_was_taken_over() {
     let refused = [
         db.store.report(&beat).await.unwrap_err(),
         db.store.append_metrics(fence, &[]).await.unwrap_err(),
+        db.store.append_rules(fence, &[]).await.unwrap_err(),
         db.store
             .append_logs(fence, &lines("boo"))
             .await

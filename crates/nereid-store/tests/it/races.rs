@@ -225,6 +225,7 @@ async fn an_attempt_with_the_same_epoch_but_another_claim_can_write_nothing() {
     let refused = [
         db.publish(&zombie).await.map(drop),
         db.store.append_metrics(fence, &[]).await,
+        db.store.append_rules(fence, &[]).await,
         db.store.append_logs(fence, &[]).await,
         db.store
             .set_checkpoint(fence, &checkpoint(fence, 1))

@@ -16,7 +16,7 @@ use std::{
 
 use nereid_core::{
     engine::{DataInput, EngineError, Monitor, Snapshot, TrainTask, Trainer},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
     models::TrainedModel,
 };
@@ -200,6 +200,10 @@ impl Monitor for SocketMonitor {
 
     fn metrics(&mut self, point: MetricPoint) {
         self.0.report(&Report::Metrics(point));
+    }
+
+    fn rule(&mut self, report: RuleReport) {
+        self.0.report(&Report::Rule(report));
     }
 
     fn log(&mut self, level: LogLevel, message: String) {

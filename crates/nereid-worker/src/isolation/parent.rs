@@ -338,6 +338,7 @@ fn pass_on(report: Report, monitor: &mut dyn Monitor) {
         Report::Phase(phase) => monitor.phase(phase),
         Report::Progress(progress) => monitor.progress(progress),
         Report::Metrics(point) => monitor.metrics(point),
+        Report::Rule(report) => monitor.rule(report),
         Report::Log(level, message) => monitor.log(level, message),
         Report::Checkpoint { step, path } => monitor.checkpoint(Snapshot { step, path }),
         // Dealt with where they are received.

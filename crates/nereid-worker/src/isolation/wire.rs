@@ -14,7 +14,7 @@ use std::{
 use nereid_core::{
     datasets::{DatasetSchema, DatasetSource, FileRole},
     engine::DataResources,
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
     models::{Signature, TrainedModel},
     spec::TrainSpec,
@@ -60,6 +60,7 @@ pub(super) enum Report {
     Phase(JobPhase),
     Progress(Progress),
     Metrics(MetricPoint),
+    Rule(RuleReport),
     Log(LogLevel, String),
     Checkpoint {
         step: u64,

@@ -21,7 +21,7 @@ use nereid_core::{
     engine::{
         DataFiles, DataInput, DataResources, EngineError, Monitor, Snapshot, TrainTask, Trainer,
     },
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, JobSpec, NewJob, Progress, TerminationReason},
     models::TrainedModel,
     workers::DeviceKind,
@@ -167,6 +167,7 @@ struct Told {
     phases: Vec<JobPhase>,
     progress: Vec<Progress>,
     points: Vec<MetricPoint>,
+    rules: Vec<RuleReport>,
     lines: Vec<(LogLevel, String)>,
     snapshots: Vec<(u64, Vec<u8>)>,
 }
@@ -178,6 +179,7 @@ impl Told {
             phases: vec![],
             progress: vec![],
             points: vec![],
+            rules: vec![],
             lines: vec![],
             snapshots: vec![],
         }
@@ -193,6 +195,9 @@ impl Monitor for Told {
     }
     fn metrics(&mut self, point: MetricPoint) {
         self.points.push(point);
+    }
+    fn rule(&mut self, report: RuleReport) {
+        self.rules.push(report);
     }
     fn log(&mut self, level: LogLevel, message: String) {
         self.lines.push((level, message));
@@ -227,6 +232,7 @@ fn another_process_reports_just_what_a_thread_would() {
         told.points[0].values["third"].to_bits(),
         (1.0_f64 / 3.0).to_bits()
     );
+    assert_eq!(told.rules, [fake::rule()]);
     assert_eq!(told.lines, [(LogLevel::Warn, "a line".to_owned())]);
     assert_eq!(told.snapshots, [(7, b"snapshot".to_vec())]);
     assert!(model.metrics["odd"].is_nan());

@@ -1,9 +1,16 @@
 //! Training jobs that go well.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
 use nereid_core::{
-    events::EventKind,
+    engine::EngineError,
+    events::{EventKind, RuleReport},
     jobs::{JobResult, JobStatus},
     models::Manifest,
+    spec::rules::RuleAction,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -74,11 +81,41 @@ async fn everything_reported_is_written_before_the_job_ends() {
 }
 
 #[tokio::test]
-async fn a_worker_runs_as_many_jobs_at_once_as_it_has_slots() {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
+async fn what_a_rule_finds_is_among_the_events_once_though_the_training_goes_back() {
+    let found = |step| RuleReport {
+        rule: "dead_relu".to_owned(),
+        layer: Some("dense".to_owned()),
+        step,
+        value: Some(75.0),
+        limit: 50.0,
+        action: RuleAction::Warn,
+        message: "rule dead_relu: 3 of 4 units".to_owned(),
     };
+    let world = world().await;
+    let attempts = Arc::new(AtomicU32::new(0));
+    let engine = Scripted::new(move |task, monitor| {
+        // The second attempt goes on from before the first report.
+        monitor.rule(found(2));
+        if attempts.fetch_add(1, Ordering::SeqCst) == 0 {
+            return Err(EngineError::Crashed("for the test".to_owned()));
+        }
+        monitor.rule(found(3));
+        short(task, monitor)
+    });
+    let worker = world.worker(&engine).await;
+    let id = world.submit(&train(&json!({}))).await;
+    let job = world.finished(id).await;
+    assert_eq!(job.status, JobStatus::Succeeded, "{:?}", job.error);
+    let events = world.store.job_events(world.project, id, 0, 100).await;
+    let events = events.unwrap();
+    let rules = events.iter().filter(|e| e.kind == EventKind::RuleTriggered);
+    let told = rules.map(|e| serde_json::from_value::<RuleReport>(e.data.clone()).unwrap());
+    assert_eq!(told.collect::<Vec<_>>(), [found(2), found(3)]);
+    worker.leave().await;
+}
+
+#[tokio::test]
+async fn a_worker_runs_as_many_jobs_at_once_as_it_has_slots() {
     let world = world().await;
     let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let peak = Arc::clone(&most);

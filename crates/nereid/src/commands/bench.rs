@@ -8,7 +8,7 @@ mod site;
 mod train;
 
 use clap::{Args, Subcommand, ValueEnum};
-use nereid_core::workers::DeviceKind;
+use nereid_core::{spec::DtypePolicy, workers::DeviceKind};
 
 use crate::{config::Config, telemetry};
 
@@ -39,6 +39,9 @@ pub struct TrainArgs {
     /// What to compute on.
     #[arg(long, default_value = "cpu", value_parser = device)]
     pub device: DeviceKind,
+    /// In which numbers layers are computed: float32, `mixed_float16` or auto.
+    #[arg(long, default_value = "float32", value_parser = policy)]
+    pub dtype_policy: DtypePolicy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -83,4 +86,9 @@ pub async fn run(mut config: Config, command: BenchCommand, json: bool) -> anyho
 
 fn device(word: &str) -> Result<DeviceKind, String> {
     word.parse::<DeviceKind>().map_err(|e| e.to_string())
+}
+
+fn policy(word: &str) -> Result<DtypePolicy, String> {
+    let word = serde_json::Value::String(word.to_owned());
+    serde_json::from_value(word).map_err(|e| e.to_string())
 }

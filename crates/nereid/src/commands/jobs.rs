@@ -162,6 +162,11 @@ fn show_event(bar: &ProgressBar, event: &JobEvent, epoch: &mut u32) {
             let asked = event.data.get("request").and_then(Value::as_str);
             tell(bar, &format!("asked to {}", asked.unwrap_or("end")));
         }
+        EventKind::RuleTriggered => {
+            if let Some(found) = event.data.get("message").and_then(Value::as_str) {
+                tell(bar, found);
+            }
+        }
         _ => {}
     }
 }

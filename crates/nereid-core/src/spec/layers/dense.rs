@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Activation;
-use crate::spec::initializers::{Initializer, InitializerForm, lenient};
+use crate::spec::{
+    initializers::{Initializer, InitializerForm, lenient},
+    regularizers::{Regularizer, RegularizerForm, lenient as regularizer},
+};
 
 const fn yes() -> bool {
     true
@@ -40,6 +43,14 @@ pub struct Dense {
     )]
     #[schema(value_type = Option<InitializerForm>)]
     pub bias_initializer: Option<Initializer>,
+    /// What is added to the loss for the kernel; nothing unless given.
+    #[serde(
+        default,
+        deserialize_with = "regularizer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<RegularizerForm>)]
+    pub kernel_regularizer: Option<Regularizer>,
 }
 
 /// Looks integers up in a table: `(…) → (…, output_dim)`.

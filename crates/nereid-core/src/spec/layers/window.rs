@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Activation;
-use crate::spec::initializers::{Initializer, InitializerForm, lenient};
+use crate::spec::{
+    initializers::{Initializer, InitializerForm, lenient},
+    regularizers::{Regularizer, RegularizerForm, lenient as regularizer},
+};
 
 /// Border handling of convolutions and pools.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -16,6 +19,29 @@ pub enum Padding {
     /// Zero padding so that the output has `ceil(input / stride)` positions; an odd surplus goes
     /// to the end, as in TensorFlow.
     Same,
+}
+
+/// Border handling of convolutions over steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepPadding {
+    /// No padding: the window stays inside.
+    #[default]
+    Valid,
+    /// Zero padding so that the output has `ceil(input / stride)` positions; an odd surplus goes
+    /// to the end, as in TensorFlow.
+    Same,
+    /// Zero padding before the first step only: an output never depends on later steps.
+    Causal,
+}
+
+impl From<Padding> for StepPadding {
+    fn from(padding: Padding) -> Self {
+        match padding {
+            Padding::Valid => Self::Valid,
+            Padding::Same => Self::Same,
+        }
+    }
 }
 
 /// One number for both axes or one for each (height, width).
@@ -103,7 +129,7 @@ pub struct Conv1D {
     pub strides: usize,
     /// Border handling.
     #[serde(default)]
-    pub padding: Padding,
+    pub padding: StepPadding,
     /// Spacing between kernel elements.
     #[serde(default = "one")]
     #[schema(minimum = 1)]
@@ -134,6 +160,14 @@ pub struct Conv1D {
     )]
     #[schema(value_type = Option<InitializerForm>)]
     pub bias_initializer: Option<Initializer>,
+    /// What is added to the loss for the kernel; nothing unless given.
+    #[serde(
+        default,
+        deserialize_with = "regularizer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<RegularizerForm>)]
+    pub kernel_regularizer: Option<Regularizer>,
 }
 
 /// 2-D convolution: `(height, width, in) → (new height, new width, filters)`.
@@ -181,6 +215,14 @@ pub struct Conv2D {
     )]
     #[schema(value_type = Option<InitializerForm>)]
     pub bias_initializer: Option<Initializer>,
+    /// What is added to the loss for the kernel; nothing unless given.
+    #[serde(
+        default,
+        deserialize_with = "regularizer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<RegularizerForm>)]
+    pub kernel_regularizer: Option<Regularizer>,
 }
 
 /// Transposed 2-D convolution, which makes planes larger: `(height, width, in) →
@@ -225,6 +267,14 @@ pub struct Conv2DTranspose {
     )]
     #[schema(value_type = Option<InitializerForm>)]
     pub bias_initializer: Option<Initializer>,
+    /// What is added to the loss for the kernel; nothing unless given.
+    #[serde(
+        default,
+        deserialize_with = "regularizer",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<RegularizerForm>)]
+    pub kernel_regularizer: Option<Regularizer>,
 }
 
 /// 2-D convolution of each channel by itself.

@@ -195,6 +195,7 @@ impl Cnn {
             },
             use_bias: !self.batch_normalization,
             kernel_initializer: None,
+            kernel_regularizer: None,
             bias_initializer: None,
         })
     }

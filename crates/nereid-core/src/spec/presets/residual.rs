@@ -299,6 +299,7 @@ fn convolution(filters: usize, size: usize, stride: usize, padding: Padding) -> 
         activation: Activation::Linear,
         use_bias: false,
         kernel_initializer: Some(kaiming(FanMode::FanOut)),
+        kernel_regularizer: None,
         bias_initializer: None,
     })
 }

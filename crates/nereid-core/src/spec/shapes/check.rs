@@ -6,6 +6,7 @@ use crate::{
     spec::{
         initializers::Initializer,
         layers::{Bidirectional, Layer, Pair, Recurrent},
+        regularizers::Regularizer,
     },
 };
 
@@ -69,6 +70,12 @@ impl Checks {
         }
     }
 
+    fn regular(&mut self, field: &'static str, regularizer: Option<Regularizer>) {
+        if let Some(regularizer) = regularizer {
+            regularizer.check(field, &mut self.0);
+        }
+    }
+
     fn stride_or_dilation(&mut self, strides: [usize; 2], dilation: [usize; 2]) {
         if strides != [1, 1] && dilation != [1, 1] {
             self.0.push(LayerError {
@@ -97,6 +104,7 @@ impl Checks {
                 self.positive("groups", &[l.groups]);
                 self.stride_or_dilation([1, l.strides], [1, l.dilation_rate]);
                 self.initial("kernel_initializer", l.kernel_initializer);
+                self.regular("kernel_regularizer", l.kernel_regularizer);
                 self.initial("bias_initializer", l.bias_initializer);
             }
             Layer::Conv2D(l) => {
@@ -104,12 +112,14 @@ impl Checks {
                 self.window([l.kernel_size, l.strides, l.dilation_rate]);
                 self.positive("groups", &[l.groups]);
                 self.initial("kernel_initializer", l.kernel_initializer);
+                self.regular("kernel_regularizer", l.kernel_regularizer);
                 self.initial("bias_initializer", l.bias_initializer);
             }
             Layer::Conv2DTranspose(l) => {
                 self.positive("filters", &[l.filters]);
                 self.window([l.kernel_size, l.strides, l.dilation_rate]);
                 self.initial("kernel_initializer", l.kernel_initializer);
+                self.regular("kernel_regularizer", l.kernel_regularizer);
                 self.initial("bias_initializer", l.bias_initializer);
             }
             Layer::DepthwiseConv2D(l) => {
@@ -145,6 +155,7 @@ impl Checks {
             Layer::Dense(l) => {
                 self.positive("units", &[l.units]);
                 self.initial("kernel_initializer", l.kernel_initializer);
+                self.regular("kernel_regularizer", l.kernel_regularizer);
                 self.initial("bias_initializer", l.bias_initializer);
             }
             Layer::Embedding(l) => {

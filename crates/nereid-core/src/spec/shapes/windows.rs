@@ -1,7 +1,7 @@
 //! Shapes of convolutions, pools and other layers over steps or planes.
 
 use super::{LayerError, Shape, need_rank};
-use crate::spec::layers::{Layer, Padding, Pair};
+use crate::spec::layers::{Layer, Padding, Pair, StepPadding};
 
 /// Shape of the output of a layer with windows; `None` if the layer is another one.
 pub(super) fn infer(layer: &Layer, input: &[usize]) -> Result<Option<Shape>, LayerError> {
@@ -84,12 +84,12 @@ pub fn positions(
     window: usize,
     stride: usize,
     dilation: usize,
-    padding: Padding,
+    padding: impl Into<StepPadding>,
 ) -> Option<usize> {
     let extent = (window - 1).checked_mul(dilation)?.checked_add(1)?;
-    match padding {
-        Padding::Same => Some(input.div_ceil(stride)),
-        Padding::Valid => input.checked_sub(extent).map(|room| room / stride + 1),
+    match padding.into() {
+        StepPadding::Same | StepPadding::Causal => Some(input.div_ceil(stride)),
+        StepPadding::Valid => input.checked_sub(extent).map(|room| room / stride + 1),
     }
 }
 
@@ -108,7 +108,7 @@ fn fit(
     field: &'static str,
     input: usize,
     window: [usize; 3],
-    padding: Padding,
+    padding: impl Into<StepPadding>,
 ) -> Result<usize, LayerError> {
     let [size, stride, dilation] = window;
     positions(input, size, stride, dilation, padding).ok_or_else(|| LayerError {

@@ -289,7 +289,7 @@ fn window([size, stride, dilation]: [Pair; 3], padding: Padding) -> Window {
         size: size.get(),
         stride: stride.get(),
         dilation: dilation.get(),
-        padding,
+        padding: padding.into(),
     }
 }
 
@@ -303,6 +303,6 @@ fn steps_window(l: &Pooling1D) -> Window {
         size: [1, l.pool_size],
         stride: [1, l.strides.unwrap_or(l.pool_size)],
         dilation: [1, 1],
-        padding: l.padding,
+        padding: l.padding.into(),
     }
 }

@@ -16,6 +16,8 @@ use burn::{
     tensor::{Tensor, TensorData},
 };
 
+use crate::network::half;
+
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
 /// An input of an operation: a tensor in the processor's memory.
@@ -25,13 +27,16 @@ pub(super) enum Input {
 }
 
 impl Input {
-    /// Takes a tensor, or gives it back if it is not the processor's.
+    /// Takes a tensor, or gives it back if it is not the processor's or in half precision.
     #[allow(
         unreachable_patterns,
         clippy::match_wildcard_for_single_variants,
         reason = "which devices there are depends on the build"
     )]
     pub(super) fn take<const D: usize>(tensor: Tensor<D>) -> Result<Self, Tensor<D>> {
+        if !half::is_single(&tensor) {
+            return Err(tensor);
+        }
         let mut dispatch = tensor.into_dispatch();
         dispatch.kind = match dispatch.kind {
             DispatchTensorKind::Flex(BackendTensor::Float(t)) => return Ok(Self::Constant(t)),

@@ -1,7 +1,7 @@
 //! Our own arithmetic against the framework's: results and gradients.
 
 use burn::tensor::{Device, Tensor, TensorData, activation, ops::PadMode};
-use nereid_core::spec::layers::Padding;
+use nereid_core::spec::layers::StepPadding;
 use nereid_kernels::{Curve, Windows};
 
 use super::super::{attention::attend, host, window::Window};
@@ -80,7 +80,7 @@ fn cases() -> Vec<(Window, Windows)> {
             ([2, 3], [1, 1], [1, 2]),
             ([1, 1], [1, 1], [1, 1]),
         ] {
-            for padding in [Padding::Valid, Padding::Same] {
+            for padding in [StepPadding::Valid, StepPadding::Same, StepPadding::Causal] {
                 let window = Window {
                     size,
                     stride,
@@ -298,7 +298,7 @@ fn attention_is_that_of_the_frameworks_operations() {
                 &format!("{layer:?}"),
                 leaves,
                 |leaves| super::attend(inputs(leaves), layer, mask).unwrap(),
-                |leaves| attend(inputs(leaves), layer, mask()),
+                |leaves| attend(inputs(leaves), layer, mask(), false),
             );
         }
     }

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
     engine::{DataFiles, DataInput, DataResources, Inspector, Monitor, Snapshot, TrainTask},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
     spec::{Callback, Metric, TrainSpec, network::Plan},
     workers::DeviceKind,
@@ -126,10 +126,12 @@ fn gradients(session: &Session<'_>) -> BTreeMap<String, Vec<f32>> {
     };
     let ending = session.objective.ending;
     let outputs = network.forward(&leaves, batch.input, ending, &mut Mode::Training(&mut pass));
-    let gradients = session
-        .objective
-        .loss(outputs, &batch.targets, true)
-        .backward();
+    let loss = session.objective.loss(outputs, &batch.targets, true);
+    let loss = match network.penalty(&leaves) {
+        Some(penalty) => loss + penalty,
+        None => loss,
+    };
+    let gradients = loss.backward();
     let trainable = network
         .parameters
         .iter()
@@ -297,6 +299,7 @@ impl Monitor for Silent {
     fn phase(&mut self, _: JobPhase) {}
     fn progress(&mut self, _: Progress) {}
     fn metrics(&mut self, _: MetricPoint) {}
+    fn rule(&mut self, _: RuleReport) {}
     fn log(&mut self, _: LogLevel, _: String) {}
     fn checkpoint(&mut self, _: Snapshot) {}
     fn directive(&mut self) -> Directive {

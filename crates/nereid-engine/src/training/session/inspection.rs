@@ -49,8 +49,19 @@ impl Session<'_> {
 
     /// Runs a batch once more, to find the layer in which it went wrong.
     pub(super) fn explained(&self, what: &str, input: &Tensor<2>) -> EngineError {
+        let parameters = self.network.parameters.iter();
+        let weights: Vec<_> = parameters.map(|p| p.value.clone()).collect();
+        self.explained_with(&self.network.adapted(&weights), what, input)
+    }
+
+    /// Runs a batch once more with some weights, to find the layer in which it went wrong.
+    pub(super) fn explained_with(
+        &self,
+        weights: &[Tensor<1>],
+        what: &str,
+        input: &Tensor<2>,
+    ) -> EngineError {
         let network: &Network = &self.network;
-        let weights: Vec<_> = network.parameters.iter().map(|p| p.value.clone()).collect();
         let mut pass = TrainingPass {
             seed: self.spec.fit.seed,
             step: self.state.step,
@@ -59,8 +70,7 @@ impl Session<'_> {
         };
         let mut mode = Mode::Training(&mut pass);
         let ending = self.objective.ending;
-        let weights = network.adapted(&weights);
-        network.forward(&weights, input.clone(), ending, &mut mode);
+        network.forward(weights, input.clone(), ending, &mut mode);
         let outputs = pass.outputs.unwrap_or_default();
         match watch::diagnose(input, &network.parameters, &outputs) {
             Ok(why) => self.diverged(format!("{what}; {why}")),
@@ -90,7 +100,7 @@ impl Session<'_> {
                         Next::End => return Ok(true),
                     };
                     self.state.rate = rate(step);
-                    match self.step(batch.onto(&self.network.device)) {
+                    match self.step(&batch.onto(&self.network.device)) {
                         Err(EngineError::Diverged { .. }) => return Ok(false),
                         result => result?,
                     }
@@ -112,6 +122,7 @@ impl Session<'_> {
     /// Applies rules to the step just done; tells whether to end training.
     pub(super) fn judge(&mut self, monitor: &mut dyn Monitor) -> bool {
         let step = Step {
+            number: self.state.step,
             per_epoch: self.batches() as u64,
             ..std::mem::take(&mut self.newest)
         };

@@ -10,14 +10,8 @@ use super::Session;
 use crate::{
     network::{Mode, TrainingPass, host},
     training::{
-        batches::{Batch, BatchTargets},
-        feed::Next,
-        metrics::Tally,
-        optimizer::Rate,
-        order::Order,
-        rules::Step,
-        split::Part,
-        watch::scalar,
+        batches::Batch, feed::Next, metrics::Tally, optimizer::Rate, order::Order,
+        precision::Scaling, rules::Step, split::Part, watch::scalar,
     },
 };
 
@@ -25,10 +19,9 @@ use crate::{
 const EVALUATION_BATCH: usize = 128;
 
 impl Session<'_> {
-    /// Changes the weights once.
-    pub(super) fn step(&mut self, batch: Batch) -> Result<(), EngineError> {
+    /// Changes the weights once, unless gradients in half precision are not finite.
+    pub(super) fn step(&mut self, batch: &Batch) -> Result<(), EngineError> {
         let watched = self.pace.watches(&self.state);
-        let input = batch.input.clone();
         let leaves: Vec<Tensor<1>> = self
             .network
             .parameters
@@ -42,36 +35,35 @@ impl Session<'_> {
                 }
             })
             .collect();
-        let mut pass = TrainingPass {
-            seed: self.spec.fit.seed,
-            step: self.state.step,
-            moving: Vec::new(),
-            outputs: (watched && self.needs.activations).then(Vec::new),
-        };
-        let mut mode = Mode::Training(&mut pass);
-        let ending = self.objective.ending;
+        let scaling = self.state.scaling.filter(|_| self.network.half);
         let weights = self.network.adapted(&leaves);
-        let outputs = self
-            .network
-            .forward(&weights, batch.input, ending, &mut mode);
-        let (objective, targets) = (&self.objective, &batch.targets);
-        let (loss, counted) = match &batch.mixing {
-            None => (objective.loss(outputs.clone(), targets, true), None),
-            Some(mixing) => {
-                let loss = mixing.loss(objective, outputs.clone(), targets);
-                (loss, Some(mixing.dominant(targets)))
-            }
-        };
-        let counted = counted.as_ref().unwrap_or(targets);
+        let halved = scaling.map(|_| self.network.halved(&weights));
+        let mut pass = self.pass(watched && self.needs.activations);
+        let weights = halved.as_deref().unwrap_or(&weights);
+        let (loss, outputs) = self.losses(weights, batch, &mut pass);
+        let loss = self.with_penalty(loss, &leaves);
         let mean = scalar(&loss.clone().inner())?;
         if !mean.is_finite() {
-            return Err(self.explained(&format!("the loss is {mean}"), &input));
+            return self.without_change(batch, mean);
         }
-        self.count(&outputs.inner(), mean, counted)?;
+        let loss = match scaling {
+            Some(scaling) => loss * scaling.scale,
+            None => loss,
+        };
         let mut by_leaf = loss.backward();
         let gradients = self.trainable.iter();
         let gradients = gradients.map(|&i| leaves[i].grad_remove(&mut by_leaf));
-        let gradients: Vec<_> = gradients.collect();
+        let mut gradients: Vec<_> = gradients.collect();
+        if let Some(scaling) = &mut self.state.scaling
+            && self.network.half
+        {
+            let Some(unscaled) = scaling.unscaled(gradients)? else {
+                return self.without_change(batch, mean);
+            };
+            gradients = unscaled;
+            scaling.worked(self.spec.fit.loss_scale.unwrap_or_default());
+        }
+        self.count(&outputs.inner(), mean, batch)?;
         self.newest = Step {
             loss: mean,
             ..Step::default()
@@ -87,6 +79,75 @@ impl Session<'_> {
         for (index, value) in pass.moving {
             self.network.parameters[index].value = value;
         }
+        self.state.step += 1;
+        Ok(())
+    }
+
+    fn pass(&self, outputs: bool) -> TrainingPass {
+        TrainingPass {
+            seed: self.spec.fit.seed,
+            step: self.state.step,
+            moving: Vec::new(),
+            outputs: outputs.then(Vec::new),
+        }
+    }
+
+    /// Runs a batch and returns its mean loss and its outputs.
+    fn losses(
+        &self,
+        weights: &[Tensor<1>],
+        batch: &Batch,
+        pass: &mut TrainingPass,
+    ) -> (Tensor<1>, Tensor<2>) {
+        let mut mode = Mode::Training(pass);
+        let (objective, targets) = (&self.objective, &batch.targets);
+        let input = batch.input.clone();
+        let outputs = self
+            .network
+            .forward(weights, input, objective.ending, &mut mode);
+        let loss = match &batch.mixing {
+            None => objective.loss(outputs.clone(), targets, true),
+            Some(mixing) => mixing.loss(objective, outputs.clone(), targets),
+        };
+        (loss, outputs)
+    }
+
+    /// Adds what regularisers say of weights.
+    fn with_penalty(&self, loss: Tensor<1>, weights: &[Tensor<1>]) -> Tensor<1> {
+        match self.network.penalty(weights) {
+            Some(penalty) => loss + penalty,
+            None => loss,
+        }
+    }
+
+    /// Ends a step whose loss or gradients are not finite.
+    ///
+    /// In half precision that may be the precision's fault: if the loss is finite in 32 bits, the
+    /// step only changes by how much losses are scaled. `mean` is the loss that was computed.
+    fn without_change(&mut self, batch: &Batch, mean: f64) -> Result<(), EngineError> {
+        if !self.network.half {
+            return Err(self.explained(&format!("the loss is {mean}"), &batch.input));
+        }
+        let parameters = self.network.parameters.iter();
+        let values: Vec<_> = parameters.map(|p| p.value.clone()).collect();
+        let weights = self.network.adapted(&values);
+        let (loss, outputs) = self.losses(&weights, batch, &mut self.pass(false));
+        let mean = scalar(&self.with_penalty(loss, &weights))?;
+        if !mean.is_finite() {
+            return Err(self.explained(&format!("the loss is {mean}"), &batch.input));
+        }
+        if !self.state.scaling.as_mut().is_some_and(Scaling::overflowed) {
+            let what = "values or gradients leave the range of 16 bits even if losses are not \
+                        scaled (dtype_policy \"float32\" has a larger one)";
+            let weights = self.network.halved(&weights);
+            return Err(self.explained_with(&weights, what, &batch.input));
+        }
+        self.count(&outputs, mean, batch)?;
+        self.newest = Step {
+            loss: mean,
+            ..Step::default()
+        };
+        self.state.gradient_norm = f64::NAN;
         self.state.step += 1;
         Ok(())
     }
@@ -115,13 +176,12 @@ impl Session<'_> {
         }
     }
 
-    fn count(
-        &mut self,
-        outputs: &Tensor<2>,
-        loss: f64,
-        targets: &BatchTargets,
-    ) -> Result<(), EngineError> {
+    /// Adds what a batch yielded to the epoch's metrics.
+    fn count(&mut self, outputs: &Tensor<2>, loss: f64, batch: &Batch) -> Result<(), EngineError> {
         let outputs = host(outputs.clone())?;
+        let mixed = batch.mixing.as_ref();
+        let dominant = mixed.map(|mixing| mixing.dominant(&batch.targets));
+        let targets = dominant.as_ref().unwrap_or(&batch.targets);
         let tally = &mut self.state.tally;
         self.measures.add(tally, &outputs, targets, loss, false);
         Ok(())
@@ -175,6 +235,7 @@ impl Session<'_> {
                     .network
                     .forward(&weights, batch.input, ending, &mut mode);
                 let loss = self.objective.loss(outputs.clone(), &batch.targets, false);
+                let loss = self.with_penalty(loss, &weights);
                 let (loss, outputs) = (scalar(&loss)?, host(outputs)?);
                 self.measures
                     .add(&mut tally, &outputs, &batch.targets, loss, matrix);

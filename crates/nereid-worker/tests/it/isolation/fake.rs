@@ -12,9 +12,10 @@ use nereid_core::{
     clock::{Clock, SystemClock},
     datasets::FileRole,
     engine::{DataError, DataInput, EngineError, Monitor, Snapshot, TrainTask, Trainer},
-    events::{LogLevel, MetricPoint},
+    events::{LogLevel, MetricPoint, RuleReport},
     jobs::{Directive, JobPhase, Progress},
     models::TrainedModel,
+    spec::rules::RuleAction,
 };
 use serde_json::{Value, json};
 
@@ -130,6 +131,19 @@ fn snapshot(task: &TrainTask<'_>, monitor: &mut dyn Monitor) {
     monitor.checkpoint(Snapshot { step: 7, path });
 }
 
+/// What a rule of the fake finds.
+pub fn rule() -> RuleReport {
+    RuleReport {
+        rule: "exploding_tensor".to_owned(),
+        layer: Some("dense".to_owned()),
+        step: 3,
+        value: None,
+        limit: 0.1 + 0.2,
+        action: RuleAction::Stop,
+        message: "too large".to_owned(),
+    }
+}
+
 fn report(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> TrainedModel {
     // What some library prints must not end up among the messages.
     io::stdout().write_all(b"noise\n").unwrap();
@@ -147,6 +161,7 @@ fn report(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> TrainedModel {
         values: values.clone().into(),
         at: SystemClock.now(),
     });
+    monitor.rule(rule());
     monitor.log(LogLevel::Warn, "a line".to_owned());
     snapshot(task, monitor);
     // Every name but those that the loader or the test harness sets by itself.

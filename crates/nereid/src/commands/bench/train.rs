@@ -38,7 +38,8 @@ pub async fn run(args: &TrainArgs, json: bool) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (objects, _s3) = site::storage(folder.path()).await?;
     let mut figures = Vec::new();
-    for case in chosen(&args.networks)? {
+    for mut case in chosen(&args.networks)? {
+        case.dtype_policy = args.dtype_policy;
         figures.push(measure(args, case, &objects).await?);
     }
     if json {
