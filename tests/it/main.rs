@@ -12,6 +12,7 @@ mod auth;
 mod bad_inputs;
 mod cli;
 mod datasets;
+mod folders;
 mod idempotency;
 mod installation;
 mod isolation;

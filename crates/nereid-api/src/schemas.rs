@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use nereid_core::{
     Name,
-    datasets::{DatasetFormat, FileRole, TargetKind, columns::ColumnSpec},
+    datasets::{DatasetFormat, FileRole, FileUris, TargetKind, columns::ColumnSpec},
     spec::{
         Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Task, Tolerance,
         TrainSpec,
@@ -284,13 +284,10 @@ pub(crate) enum MetricName {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatasetFiles {
-    /// Features; with `csv` also the label.
-    #[schema(
-        pattern = "^s3://",
-        max_length = 1100,
-        example = "s3://bucket/digits.csv.gz"
-    )]
-    data: String,
+    /// Features, of a table and of images also the label: one object, a list of objects (shards)
+    /// or a prefix that ends in `/` (a folder of images, or of shards).
+    #[schema(example = "s3://bucket/digits.csv.gz")]
+    data: FileUris,
     /// Labels in a file of their own (`idx`, `npy`).
     #[schema(value_type = String, required = false, pattern = "^s3://", max_length = 1100)]
     labels: Option<String>,

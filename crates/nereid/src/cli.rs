@@ -163,9 +163,10 @@ pub enum DatasetCommand {
 pub struct DatasetAdd {
     /// Name; an existing one gets another version.
     pub name: Name,
-    /// Data: a local path or an s3:// URI.
-    #[arg(long)]
-    pub file: String,
+    /// Data: a local file or folder, an s3:// URI, or a prefix of objects that ends in /; repeat it
+    /// for several shards, which are read in this order.
+    #[arg(long, required = true)]
+    pub file: Vec<String>,
     /// Labels in a file of their own (idx, npy): a local path or an s3:// URI.
     #[arg(long)]
     pub labels: Option<String>,

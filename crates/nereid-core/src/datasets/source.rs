@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::columns::ColumnSpec;
+use super::{FileUris, columns::ColumnSpec};
 use crate::{
     limits,
     validation::{Violations, escape},
@@ -27,8 +27,8 @@ pub enum DatasetFormat {
     Npy,
     /// Several `NumPy` arrays (`numpy.savez`), of which one or two are read.
     Npz,
-    /// A tar of PNG or JPEG images: `class/name.png`, or `name.jpg` beside `name.cls`
-    /// (WebDataset).
+    /// PNG or JPEG images: a tar of them, several tars, or a prefix of either; classes are
+    /// `class/name.png`, or `name.jpg` beside `name.cls` (WebDataset).
     Images,
 }
 
@@ -43,6 +43,12 @@ impl DatasetFormat {
     #[must_use]
     pub const fn has_label_file(self) -> bool {
         matches!(self, Self::Idx | Self::Npy)
+    }
+
+    /// Tells whether a file may lie in several objects.
+    #[must_use]
+    pub const fn takes_many(self) -> bool {
+        self.is_table() || matches!(self, Self::Images)
     }
 
     /// Returns the name used in JSON.
@@ -99,9 +105,9 @@ pub enum TargetKind {
 pub struct DatasetSource {
     /// File format.
     pub format: DatasetFormat,
-    /// S3 URI of each file: `data`, and `labels` where the format needs it.
+    /// S3 URIs of each file: `data`, and `labels` where the format needs it.
     #[schema(example = json!({"data": "s3://bucket/digits.csv.gz"}))]
-    pub files: BTreeMap<FileRole, String>,
+    pub files: BTreeMap<FileRole, FileUris>,
     /// Column of a table that holds the label; without one the dataset has no target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 256)]
@@ -124,6 +130,12 @@ pub struct DatasetSource {
 }
 
 impl DatasetSource {
+    /// Tells whether a file lies in several objects, or may do so.
+    #[must_use]
+    pub fn is_many(&self, role: FileRole) -> bool {
+        self.files.get(&role).is_some_and(FileUris::is_many)
+    }
+
     /// Records every mistake that shows without reading the files.
     pub fn check(&self, pointer: &str, v: &mut Violations) {
         let at = |field: &str| format!("{pointer}/{field}");
@@ -137,6 +149,9 @@ impl DatasetSource {
                 detail.push_str("; name their column in label_column");
             }
             v.push(at("files/labels"), "conflict", detail);
+        }
+        for (role, uris) in &self.files {
+            uris.check(self.format, &at(&format!("files/{}", role.as_str())), v);
         }
         self.check_columns(pointer, v);
         self.check_arrays(pointer, v);

@@ -9,13 +9,12 @@ use nereid_core::{
 
 use super::{
     Check,
-    archive::Archive,
     bytes::{Place, Source},
     elements::{BinaryRows, check_sample},
     idx,
-    images::ImageRows,
+    images::{ImageFiles, ImageRows},
     jsonl::JsonArrays,
-    npy, npz,
+    npy, npz, shards,
     spool::Spool,
     tables::{self, Table, TableRows},
 };
@@ -112,11 +111,12 @@ impl Rows {
             let table = tables::open(source, files, check)?;
             return Self::of_table(table, source, schema);
         }
-        let data = Source::open(files, FileRole::Data)?;
         if source.format == DatasetFormat::Images {
-            let (rows, layout) = ImageRows::new(Archive::new(data), source)?;
+            let (rows, layout) = ImageRows::new(ImageFiles::open(files, source)?, source)?;
             return Self::new(Features::Images(Box::new(rows)), None, layout, source);
         }
+        shards::demand_one(source)?;
+        let data = Source::open(files, FileRole::Data)?;
         let (data, labels) = match source.format {
             DatasetFormat::Npz => npz::open(&Spool::fill(data, check)?, source)?,
             _ if source.files.contains_key(&FileRole::Labels) => {

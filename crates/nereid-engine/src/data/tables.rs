@@ -20,6 +20,7 @@ use super::{
     jsonl::{JsonArrays, JsonRecords, Lines},
     parquet::ParquetRecords,
     rows::{Label, Layout},
+    shards::{self, ShardRecords},
     spool::Spool,
 };
 
@@ -53,22 +54,45 @@ pub(super) fn open(
     files: &dyn DataFiles,
     check: &mut Check<'_>,
 ) -> Result<Table, EngineError> {
+    let many = source.is_many(FileRole::Data);
+    if source.format == DatasetFormat::Jsonl {
+        let mut lines = Lines::new(if many {
+            shards::Lines::open(files, FileRole::Data)?
+        } else {
+            Source::open(files, FileRole::Data)?
+        });
+        if let Some(found) = lines.find_array(source)? {
+            let (rows, layout) = JsonArrays::new(lines, source, found);
+            return Ok(Table::Arrays(Box::new(rows), layout));
+        }
+        return Ok(Table::Records(Box::new(JsonRecords::new(lines))));
+    }
+    if many {
+        let source = source.clone();
+        // The next objects are opened while rows are read, where it is asked often enough whether
+        // to go on.
+        let open = move |data, rows| open_records(&source, data, rows, &mut || Ok(()));
+        let records = ShardRecords::new(files, open)?;
+        return Ok(Table::Records(Box::new(records)));
+    }
     let data = Source::open(files, FileRole::Data)?;
-    Ok(Table::Records(match source.format {
-        DatasetFormat::Jsonl => {
-            let mut lines = Lines::new(data);
-            if let Some(found) = lines.find_array(source)? {
-                let (rows, layout) = JsonArrays::new(lines, source, found);
-                return Ok(Table::Arrays(Box::new(rows), layout));
-            }
-            Box::new(JsonRecords::new(lines))
-        }
-        DatasetFormat::Parquet => {
-            let spool = Spool::fill(data, check)?;
-            Box::new(ParquetRecords::new(spool, |name| ignored(source, name))?)
-        }
-        _ => Box::new(CsvRecords::new(data)?),
-    }))
+    Ok(Table::Records(open_records(source, data, 0, check)?))
+}
+
+/// Opens a table in one object, before whose rows there are so many others.
+fn open_records(
+    source: &DatasetSource,
+    data: Source,
+    rows: u64,
+    check: &mut Check<'_>,
+) -> Result<Box<dyn Records>, EngineError> {
+    Ok(if source.format == DatasetFormat::Parquet {
+        let spool = Spool::fill(data, check)?;
+        let ignored = |name: &str| ignored(source, name);
+        Box::new(ParquetRecords::new(spool, rows, ignored)?)
+    } else {
+        Box::new(CsvRecords::new(data, rows)?)
+    })
 }
 
 /// Tells whether a column is no feature: declared so, or the index that pandas stores.

@@ -23,6 +23,7 @@ mod networks;
 mod resume;
 mod rules;
 mod serving;
+mod shards;
 mod splits;
 mod streaming;
 mod support;
