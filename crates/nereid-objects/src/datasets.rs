@@ -168,18 +168,27 @@ impl PinnedFiles {
                 return Ok((Box::new(opened.map_err(io::Error::other)?), pin.bytes));
             }
             Some(PinnedFile::Many(members)) => Arc::clone(members),
-            Some(PinnedFile::Listed(file, members)) => match members.get() {
-                Some(members) => Arc::clone(members),
-                None => {
-                    let list = list::load(&self.objects, file);
-                    let read = self.runtime.block_on(list).map_err(io::Error::other)?;
-                    Arc::clone(members.get_or_init(|| read))
-                }
-            },
+            Some(PinnedFile::Listed(file, members)) => self.listed(file, members)?,
         };
         let reader = TarReader::open(&self.objects, members, &self.runtime);
         let length = reader.length();
         Ok((Box::new(reader), length))
+    }
+}
+
+impl PinnedFiles {
+    /// Returns the objects of a file, whose list is read once.
+    fn listed(
+        &self,
+        file: &DatasetFile,
+        members: &OnceLock<Arc<[Member]>>,
+    ) -> io::Result<Arc<[Member]>> {
+        if let Some(members) = members.get() {
+            return Ok(Arc::clone(members));
+        }
+        let list = list::load(&self.objects, file);
+        let read = self.runtime.block_on(list).map_err(io::Error::other)?;
+        Ok(Arc::clone(members.get_or_init(|| read)))
     }
 }
 

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::support::{file, gzip, inspect};
 
+/// A name and what is in the file.
+type Named = (String, Vec<u8>);
+
 /// A tar of objects, as the storage hands it over: without blocks at its end.
 fn objects(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -35,10 +38,10 @@ fn fault(source: Value, files: &[(&str, &[u8])]) -> DataError {
 }
 
 /// The bundled digits as tars of a few images each, the first compressed, and as images.
-fn digits() -> (Vec<(String, Vec<u8>)>, Vec<Vec<u8>>) {
+fn digits() -> (Vec<Named>, Vec<Vec<u8>>) {
     const TAR: &[u8] = include_bytes!("../data/digits.tar.gz");
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(TAR));
-    let mut images: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut images: Vec<Named> = Vec::new();
     for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
         let path = entry.path().unwrap().display().to_string();
