@@ -1,8 +1,8 @@
 //! What a client declares about a dataset's bytes.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use utoipa::ToSchema;
 
 use super::{FileUris, columns::ColumnSpec};
@@ -67,9 +67,7 @@ impl DatasetFormat {
 }
 
 /// What a file of a dataset holds.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FileRole {
     /// Features; of a table also the label.
@@ -85,6 +83,18 @@ impl FileRole {
         match self {
             Self::Data => "data",
             Self::Labels => "labels",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FileRole {
+    /// Reads it as text, so that pointers to mistakes hold the key of a file.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        match name.as_ref() {
+            "data" => Ok(Self::Data),
+            "labels" => Ok(Self::Labels),
+            other => Err(D::Error::unknown_variant(other, &["data", "labels"])),
         }
     }
 }
