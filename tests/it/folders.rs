@@ -294,3 +294,55 @@ async fn what_is_no_data_set_of_objects_is_refused_with_its_place() {
         assert!(violation.detail.contains(says), "{says}: {violation:?}");
     }
 }
+
+#[tokio::test]
+async fn the_command_line_takes_folders_prefixes_and_shards() {
+    let server = Server::shared();
+    let (client, objects) = (server.client(), server.objects().await);
+    let (local, place) = (tempfile::tempdir().unwrap(), unique("typed"));
+    for (name, bytes) in digits() {
+        let path = local.path().join(&name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, &bytes).unwrap();
+        put(&objects, &format!("{place}/all/{name}"), bytes).await;
+    }
+    let digits = digits();
+    let half = |skipped| tar(digits.iter().skip(skipped).take(60));
+    let first = put(&objects, &format!("{place}/0.tar"), half(0)).await;
+    let second = put(&objects, &format!("{place}/1.tar"), half(60)).await;
+    let below = format!("s3://nereid/{place}/all/");
+    let folder = local.path().to_str().unwrap();
+    let mut seen = Vec::new();
+    for files in [
+        &["--file", folder][..],
+        &["--file", &below, "--format", "images"],
+        &["--file", &first, "--file", &second],
+    ] {
+        let name = unique("typed");
+        let args = [&["dataset", "add", &name], files].concat();
+        let (status, out, err) = cli(&server, &args);
+        assert_eq!(status, 0, "{args:?}: {out}{err}");
+        assert!(out.contains("120 rows"), "{out}");
+        let version = client.dataset(&name).await.unwrap().latest;
+        seen.push((version.schema, version.statistics));
+    }
+    assert!(seen.iter().all(|s| *s == seen[0]), "{seen:?}");
+
+    let table = local.path().join("t.csv");
+    std::fs::write(&table, "a,rain,wind\n1,0,1\n2,1,1\n3,1,0\n").unwrap();
+    let (name, file) = (unique("typed"), table.to_str().unwrap());
+    let args = [
+        "dataset",
+        "add",
+        &name,
+        "--file",
+        file,
+        "--label-columns",
+        "rain,wind",
+    ];
+    let (status, out, err) = cli(&server, &args);
+    assert_eq!(status, 0, "{out}{err}");
+    let version = client.dataset(&name).await.unwrap().latest;
+    assert_eq!(version.schema.labels().unwrap(), ["rain", "wind"]);
+    assert_eq!(version.statistics.class_counts, Some(vec![2, 2]));
+}

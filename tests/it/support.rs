@@ -231,6 +231,7 @@ pub async fn add_dataset(
         format,
         files: uris,
         label_column: label_column.map(str::to_owned),
+        label_columns: Vec::new(),
         shape,
         target: None,
         columns: [].into(),

@@ -120,6 +120,9 @@ fn digest(source: &DatasetSource, files: &BTreeMap<FileRole, DatasetFile>) -> St
     if !source.columns.is_empty() {
         declared["columns"] = serde_json::json!(source.columns);
     }
+    if !source.label_columns.is_empty() {
+        declared["label_columns"] = serde_json::json!(source.label_columns);
+    }
     if !source.arrays.is_empty() {
         declared["arrays"] = serde_json::json!(source.arrays);
     }

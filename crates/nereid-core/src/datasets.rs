@@ -61,14 +61,14 @@ pub enum TargetSchema {
     },
     /// Several labels, each of which a sample has (1) or has not (0).
     Labels {
-        /// Their file.
+        /// Their file, or `label_columns`.
         name: String,
         /// Names of the labels in the order of the network's outputs.
         labels: Vec<String>,
     },
     /// Several numbers.
     Values {
-        /// Their file.
+        /// Their file, or `label_columns`.
         name: String,
         /// Names of the numbers in the order of the network's outputs.
         values: Vec<String>,

@@ -22,6 +22,8 @@ pub const MAX_SHUFFLE_BUFFER: u32 = 100_000_000;
 pub const MAX_FEATURES: usize = 1 << 20;
 /// Most columns of a table whose kind is declared.
 pub const MAX_DECLARED_COLUMNS: usize = 4_096;
+/// Most columns of a table that hold labels.
+pub const MAX_LABEL_COLUMNS: usize = 1_000;
 /// Most categories of one column that each get an input of their own or an index.
 pub const MAX_CATEGORIES: u32 = 10_000;
 /// Most buckets of a hashed column.

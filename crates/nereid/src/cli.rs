@@ -177,6 +177,14 @@ pub struct DatasetAdd {
     /// Column of a table that holds the label.
     #[arg(long, value_name = "COLUMN")]
     pub label_column: Option<String>,
+    /// Columns of a table that hold several labels or numbers to predict, such as rain,wind.
+    #[arg(
+        long,
+        value_name = "COLUMNS",
+        value_delimiter = ',',
+        conflicts_with = "label_column"
+    )]
+    pub label_columns: Vec<String>,
     /// Shape of one sample, channels last, such as 8,8,1.
     #[arg(long, value_delimiter = ',')]
     pub shape: Option<Vec<usize>>,

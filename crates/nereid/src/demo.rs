@@ -73,6 +73,7 @@ async fn register(client: &Client) -> anyhow::Result<DatasetVersion> {
                 format: DatasetFormat::Csv,
                 files: [(FileRole::Data, uploaded.uri.into())].into(),
                 label_column: Some("label".to_owned()),
+                label_columns: Vec::new(),
                 shape: Some(vec![8, 8, 1]),
                 target: None,
                 columns: [].into(),

@@ -50,6 +50,7 @@ async fn add(context: &Context, args: DatasetAdd) -> anyhow::Result<()> {
             format,
             files,
             label_column: args.label_column,
+            label_columns: args.label_columns,
             shape: args.shape,
             target: args.target,
             columns: BTreeMap::new(),
