@@ -15,9 +15,9 @@ use super::Member;
 use crate::{ObjectError, Objects};
 
 /// Objects fetched at a time, if they are small.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
 /// Largest object that is fetched whole and in advance, in bytes.
-const SMALL: u64 = 1 << 20;
+const SMALL: u64 = 512 << 10;
 /// Pieces that wait for the reader, none larger than a small object.
 const WAITING: usize = 4;
 /// Bytes of a larger object that are handed on at a time.
