@@ -11,7 +11,7 @@ pub const MAX_DECODED_DATASET_BYTES: u64 = 8 << 30;
 /// Most objects of one file of a dataset version.
 pub const MAX_DATASET_OBJECTS: usize = 250_000;
 /// Most objects that a file of a dataset names one by one.
-pub const MAX_LISTED_OBJECTS: usize = 10_000;
+pub const MAX_LISTED_OBJECTS: usize = 1_000;
 /// Largest list of the objects of one file of a dataset version, in bytes.
 pub const MAX_OBJECT_LIST_BYTES: u64 = 64 << 20;
 /// Most rows in a dataset version.
