@@ -26,13 +26,30 @@ pub(super) struct Shards {
     budget: Budget,
 }
 
-/// An object, decompressed.
+/// An object.
 pub(super) struct Shard {
     /// Its path below the file's prefix.
     pub(super) name: String,
     /// Its stored size.
     pub(super) size: u64,
-    pub(super) source: Source,
+    part: Part,
+    place: Place,
+    budget: Budget,
+}
+
+impl Shard {
+    /// Decompresses it if it is compressed.
+    pub(super) fn open(self) -> Result<Source, EngineError> {
+        Source::decode(self.part, self.place, self.budget)
+    }
+
+    /// Reads all of it as it is stored.
+    pub(super) fn content(mut self) -> Result<Vec<u8>, EngineError> {
+        let mut content = Vec::new();
+        let read = self.part.read_to_end(&mut content);
+        read.map_err(|e| self.place.io(e))?;
+        Ok(content)
+    }
 }
 
 impl Shards {
@@ -63,11 +80,12 @@ impl Shards {
             archive: Arc::clone(&self.archive),
             left: member.size,
         };
-        let place = self.place.within(&member.name);
         Ok(Some(Shard {
-            source: Source::decode(part, place, self.budget.clone())?,
+            place: self.place.within(&member.name),
             name: member.name,
             size: member.size,
+            part,
+            budget: self.budget.clone(),
         }))
     }
 }
@@ -133,8 +151,9 @@ impl Read for Lines {
                 buffer[0] = b'\n';
                 return Ok(1);
             }
-            match self.shards.next() {
-                Ok(Some(shard)) => self.current = Some(shard.source.reader),
+            let next = self.shards.next();
+            match next.and_then(|shard| shard.map(Shard::open).transpose()) {
+                Ok(Some(source)) => self.current = Some(source.reader),
                 Ok(None) => return Ok(0),
                 Err(EngineError::Io { source, .. }) => return Err(source),
                 Err(e) => return Err(io::Error::other(e)),
@@ -170,7 +189,7 @@ impl ShardRecords {
         let Some(first) = shards.next()? else {
             return Err(shards.place().fault("empty", "it is made of no object"));
         };
-        let current = open(first.source, 0)?;
+        let current = open(first.open()?, 0)?;
         let columns = current.columns().to_vec();
         Ok(Self {
             shards,
@@ -188,7 +207,7 @@ impl ShardRecords {
         let Some(shard) = self.shards.next()? else {
             return Ok(false);
         };
-        let next = (self.open)(shard.source, self.rows)?;
+        let next = (self.open)(shard.open()?, self.rows)?;
         let known: HashMap<&String, usize> = next.columns().iter().zip(0..).collect();
         let find = |column: &String| {
             let missing = || {

@@ -1,6 +1,6 @@
 //! Image files, and the files beside them, in a tar, in several tars or in a folder.
 
-use std::io::Read;
+use std::mem;
 
 use nereid_core::{
     datasets::{DatasetSource, FileRole},
@@ -32,7 +32,7 @@ pub(in crate::data) enum ImageFiles {
 /// The object that was opened last.
 pub(in crate::data) enum Current {
     None,
-    File(Source),
+    File(Shard),
     Tar(Archive),
 }
 
@@ -103,18 +103,22 @@ impl ImageFiles {
                 }));
             }
             *current = Current::None;
-            let Some(Shard { name, size, source }) = shards.next()? else {
+            let Some(shard) = shards.next()? else {
                 return Ok(None);
             };
-            let lower = name.to_ascii_lowercase();
+            let lower = shard.name.to_ascii_lowercase();
             if ARCHIVES.iter().any(|end| lower.ends_with(end)) {
                 *number += 1;
-                *current = Current::Tar(Archive::new(source));
+                *current = Current::Tar(Archive::new(shard.open()?));
                 continue;
             }
-            *current = Current::File(source);
+            let member = Member {
+                name: shard.name.clone(),
+                size: shard.size,
+            };
+            *current = Current::File(shard);
             return Ok(Some(ImageFile {
-                member: Member { name, size },
+                member,
                 group: 0,
                 alone: true,
             }));
@@ -129,20 +133,10 @@ impl ImageFiles {
                 current: Current::Tar(archive),
                 ..
             } => archive.read(member),
-            Self::Objects {
-                current: Current::File(source),
-                ..
-            } => {
-                let mut content = Vec::new();
-                // One byte more than there should be: it may turn out to be compressed.
-                let read = (&mut source.reader)
-                    .take(member.size.saturating_add(1))
-                    .read_to_end(&mut content);
-                read.map_err(|e| source.place.io(e))?;
-                source.place.mark();
-                Ok(content)
-            }
-            Self::Objects { .. } => Ok(Vec::new()),
+            Self::Objects { current, .. } => match mem::replace(current, Current::None) {
+                Current::File(shard) => shard.content(),
+                _ => Ok(Vec::new()),
+            },
         }
     }
 }
