@@ -13,6 +13,7 @@ mod bad_inputs;
 mod cli;
 mod datasets;
 mod finetune;
+mod folders;
 mod idempotency;
 mod installation;
 mod isolation;

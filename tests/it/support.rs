@@ -13,6 +13,7 @@ use nereid_core::{
     datasets::{DatasetFormat, DatasetSource, DatasetVersion, FileRole},
     jobs::{Job, JobStatus},
 };
+use nereid_objects::{ObjectStoreConfig, Objects};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -33,6 +34,8 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 pub struct Server {
     child: Child,
     pub api: String,
+    /// Endpoint of the embedded S3.
+    pub s3: String,
     /// Deleted with the server, if it is the server's own.
     folder: Option<TempDir>,
 }
@@ -102,9 +105,14 @@ impl Server {
                 let api = api.trim().to_owned();
                 // Nobody reads on: what it prints later must not fill the pipe.
                 std::thread::spawn(move || lines.for_each(drop));
+                let s3 = seen
+                    .lines()
+                    .find_map(|line| line.trim().strip_prefix("S3 "));
+                let s3 = s3.and_then(|s3| s3.split_whitespace().next());
                 return Ok(Self {
                     child,
                     api,
+                    s3: s3.unwrap_or_default().to_owned(),
                     folder: None,
                 });
             }
@@ -117,6 +125,19 @@ impl Server {
 
     pub fn client(&self) -> Client {
         Client::new(&self.api, None).unwrap()
+    }
+
+    /// A client of the embedded S3, whose credentials are no secret.
+    pub async fn objects(&self) -> Objects {
+        Objects::connect(ObjectStoreConfig {
+            bucket: "nereid".to_owned(),
+            endpoint: Some(self.s3.clone()),
+            region: Some("us-east-1".to_owned()),
+            path_style: true,
+            credentials: Some(("nereid".to_owned(), "nereid-dev-secret".to_owned())),
+        })
+        .await
+        .unwrap()
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -204,12 +225,13 @@ pub async fn add_dataset(
     let mut uris = std::collections::BTreeMap::new();
     for (role, file, bytes) in files {
         let stored = client.upload_bytes(file, bytes.clone()).await.unwrap();
-        uris.insert(*role, stored.uri);
+        uris.insert(*role, stored.uri.into());
     }
     let source = DatasetSource {
         format,
         files: uris,
         label_column: label_column.map(str::to_owned),
+        label_columns: Vec::new(),
         shape,
         target: None,
         columns: [].into(),

@@ -8,14 +8,15 @@ use std::{
 
 use nereid_core::{
     Violations,
-    datasets::{DatasetFile, DatasetSource, FileRole, Inspection},
+    datasets::{DatasetFile, DatasetSource, FileRole, FileUris, Inspection},
     engine::{DataFiles, EngineError, Inspector},
     ids::ProjectId,
-    limits,
 };
-use nereid_objects::{ObjectError, Objects, S3Uri};
+use nereid_objects::{
+    S3Uri,
+    datasets::{FindCause, FindFault, PinnedFiles, find},
+};
 use sha2::{Digest, Sha256};
-use tokio::runtime::Handle;
 
 use crate::{
     ApiState,
@@ -39,47 +40,67 @@ pub(crate) async fn inspect(
     source: DatasetSource,
 ) -> Result<Inspected, Problem> {
     let uris = parse_uris(&source, state.objects.bucket(), project)?;
-    let mut pins = BTreeMap::new();
-    for (role, uri) in uris {
-        pins.insert(role, pin(&state.objects, role, uri).await?);
-    }
     let permit = state
         .inspections
         .clone()
         .acquire_owned()
         .await
         .map_err(Problem::internal)?;
-    let files = PinnedFiles {
-        objects: state.objects.clone(),
-        runtime: Handle::current(),
-        pins,
+    let mut pinned = BTreeMap::new();
+    for (role, uris) in uris {
+        let many = source.is_many(role);
+        let found = find(&state.objects, &uris, many, source.format).await;
+        pinned.insert(role, found.map_err(|fault| find_problem(role, fault))?);
+    }
+    let files = HashedFiles {
+        files: PinnedFiles::new(&state.objects, pinned),
         digests: Arc::default(),
     };
-    let inspector = state.inspector.clone();
+    let (inspector, declared) = (state.inspector.clone(), source.clone());
     // The permit moves along: if the client leaves, the thread still counts until it is done.
     let work = tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        read(inspector.as_ref(), &source, &files)
+        let inspection = read(inspector.as_ref(), &declared, &files)?;
+        Ok::<_, EngineError>((inspection, files))
     });
-    Ok(work.await.map_err(Problem::internal)??)
+    let (inspection, files) = work.await.map_err(Problem::internal)??;
+    let kept = keep(state, project, &files).await?;
+    Ok(Inspected {
+        digest: digest(&source, &kept),
+        files: kept,
+        inspection,
+    })
 }
 
+/// Writes down which objects the files are made of.
+async fn keep(
+    state: &ApiState,
+    project: ProjectId,
+    files: &HashedFiles,
+) -> Result<BTreeMap<FileRole, DatasetFile>, Problem> {
+    let folder = format!("projects/{project}/object-lists");
+    let mut kept = BTreeMap::new();
+    for (role, file) in files.files.files() {
+        let sha256 = files.digest(*role).unwrap_or_default();
+        let pointer = pointer(*role, None);
+        let file = file.keep(&state.objects, &folder, sha256).await;
+        kept.insert(*role, file.map_err(client_object(&pointer))?);
+    }
+    Ok(kept)
+}
+
+/// Inspects the files and reads them to their ends, so that the digest of each is known.
 fn read(
     inspector: &dyn Inspector,
     source: &DatasetSource,
-    files: &PinnedFiles,
-) -> Result<Inspected, EngineError> {
+    files: &HashedFiles,
+) -> Result<Inspection, EngineError> {
     let inspection = inspector.inspect(source, files)?;
-    let files = files.finish().map_err(|source| {
+    files.finish().map_err(|source| {
         let context = "reading the rest of a file".to_owned();
         EngineError::Io { context, source }
     })?;
-    let digest = digest(source, &files);
-    Ok(Inspected {
-        files,
-        digest,
-        inspection,
-    })
+    Ok(inspection)
 }
 
 /// SHA-256 over everything that decides what a reader sees: declaration and bytes, not places.
@@ -99,8 +120,16 @@ fn digest(source: &DatasetSource, files: &BTreeMap<FileRole, DatasetFile>) -> St
     if !source.columns.is_empty() {
         declared["columns"] = serde_json::json!(source.columns);
     }
+    if !source.label_columns.is_empty() {
+        declared["label_columns"] = serde_json::json!(source.label_columns);
+    }
     if !source.arrays.is_empty() {
         declared["arrays"] = serde_json::json!(source.arrays);
+    }
+    let many = files.iter().filter(|(_, f)| f.objects.is_some());
+    let many: Vec<_> = many.map(|(role, _)| role.as_str()).collect();
+    if !many.is_empty() {
+        declared["several_objects"] = serde_json::json!(many);
     }
     hex::encode(Sha256::digest(declared.to_string()))
 }
@@ -109,26 +138,43 @@ fn parse_uris(
     source: &DatasetSource,
     own_bucket: &str,
     project: ProjectId,
-) -> Result<BTreeMap<FileRole, S3Uri>, Violations> {
+) -> Result<BTreeMap<FileRole, Vec<S3Uri>>, Violations> {
     let mut violations = Violations::default();
     let mut uris = BTreeMap::new();
-    for (role, text) in &source.files {
-        let pointer = format!("/files/{}", role.as_str());
-        match text.parse::<S3Uri>() {
-            Ok(uri) if is_foreign(&uri, own_bucket, project) => {
-                violations.push(
-                    pointer,
-                    "access_denied",
-                    "this object belongs to another project",
-                );
+    for (role, texts) in &source.files {
+        let role_uris: &mut Vec<S3Uri> = uris.entry(*role).or_default();
+        let list = matches!(texts, FileUris::Several(_));
+        for (i, text) in texts.as_slice().iter().enumerate() {
+            let pointer = pointer(*role, list.then_some(i));
+            match text.parse::<S3Uri>() {
+                Ok(uri) if is_foreign(&uri, own_bucket, project) => {
+                    violations.push(
+                        pointer,
+                        "access_denied",
+                        "this object belongs to another project",
+                    );
+                }
+                Ok(uri) => role_uris.push(uri),
+                Err(e) => violations.push(pointer, "invalid_value", e.to_string()),
             }
-            Ok(uri) => {
-                uris.insert(*role, uri);
-            }
-            Err(e) => violations.push(pointer, "invalid_value", e.to_string()),
         }
     }
     violations.into_result(uris)
+}
+
+/// JSON pointer of a file, or of one in its list.
+fn pointer(role: FileRole, index: Option<usize>) -> String {
+    let file = format!("/files/{}", role.as_str());
+    index.map_or_else(|| file.clone(), |i| format!("{file}/{i}"))
+}
+
+/// Makes the answer to a file whose objects are not to be had.
+fn find_problem(role: FileRole, fault: FindFault) -> Problem {
+    let pointer = pointer(role, fault.index);
+    match fault.cause {
+        FindCause::Storage(e) => client_object(&pointer)(e),
+        FindCause::Refused { code, detail } => Problem::violation(pointer, code, detail),
+    }
 }
 
 /// Tells whether an object of Nereid's own bucket belongs to another project.
@@ -138,78 +184,44 @@ fn is_foreign(uri: &S3Uri, own_bucket: &str, project: ProjectId) -> bool {
         && !uri.key().starts_with(&format!("projects/{project}/"))
 }
 
-struct Pin {
-    uri: S3Uri,
-    bytes: u64,
-    etag: String,
-}
-
-async fn pin(objects: &Objects, role: FileRole, uri: S3Uri) -> Result<Pin, Problem> {
-    let pointer = format!("/files/{}", role.as_str());
-    let info = objects.head(&uri).await.map_err(client_object(&pointer))?;
-    let max = limits::MAX_DECODED_DATASET_BYTES;
-    if info.bytes > max {
-        let detail = format!("{} bytes are more than the {max} allowed", info.bytes);
-        return Err(Problem::violation(pointer, "too_large", detail));
-    }
-    Ok(Pin {
-        uri,
-        bytes: info.bytes,
-        etag: info.etag,
-    })
-}
-
 type Digests = Arc<Mutex<BTreeMap<FileRole, String>>>;
 
-/// Files pinned to the bytes that were there at first sight.
-struct PinnedFiles {
-    objects: Objects,
-    runtime: Handle,
-    pins: BTreeMap<FileRole, Pin>,
+/// Files that are hashed while they are read.
+struct HashedFiles {
+    files: PinnedFiles,
     digests: Digests,
 }
 
-impl DataFiles for PinnedFiles {
+impl DataFiles for HashedFiles {
     fn open(&self, role: FileRole) -> std::io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(self.open_hashing(role)?))
     }
 }
 
-impl PinnedFiles {
+impl HashedFiles {
     fn open_hashing(&self, role: FileRole) -> std::io::Result<Hashing<impl Read + Send + use<>>> {
-        let no_such = || std::io::Error::other(format!("there is no {} file", role.as_str()));
-        let pin = self.pins.get(&role).ok_or_else(no_such)?;
-        let runtime = self.runtime.clone();
-        let opened = self
-            .objects
-            .open_blocking(&pin.uri, Some(&pin.etag), runtime);
-        let inner = opened.map_err(|e: ObjectError| std::io::Error::other(e))?;
+        let (inner, left) = self.files.open_sized(role)?;
         Ok(Hashing {
             inner,
             role,
-            left: pin.bytes,
+            left,
             hash: Sha256::new(),
             digests: self.digests.clone(),
         })
     }
 
-    /// Returns the files with their digests, reading what the engine left unread.
-    fn finish(&self) -> std::io::Result<BTreeMap<FileRole, DatasetFile>> {
-        let mut files = BTreeMap::new();
-        for (role, pin) in &self.pins {
+    /// Reads what the engine left unread; afterwards the digest of each file is known.
+    fn finish(&self) -> std::io::Result<()> {
+        for role in self.files.files().keys() {
             if self.digest(*role).is_none() {
                 std::io::copy(&mut self.open_hashing(*role)?, &mut std::io::sink())?;
             }
-            let short = || std::io::Error::other(format!("{} is shorter than announced", pin.uri));
-            let file = DatasetFile {
-                uri: pin.uri.to_string(),
-                bytes: pin.bytes,
-                sha256: self.digest(*role).ok_or_else(short)?,
-                etag: pin.etag.clone(),
-            };
-            files.insert(*role, file);
+            if self.digest(*role).is_none() {
+                let message = format!("the {} file is shorter than announced", role.as_str());
+                return Err(std::io::Error::other(message));
+            }
         }
-        Ok(files)
+        Ok(())
     }
 
     fn digest(&self, role: FileRole) -> Option<String> {
@@ -295,6 +307,7 @@ mod tests {
                 bytes: 1,
                 sha256: sha256.to_owned(),
                 etag: "e".to_owned(),
+                objects: None,
             };
             BTreeMap::from([(FileRole::Data, file)])
         };

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use nereid_core::{
     Name,
-    datasets::{DatasetFormat, FileRole, TargetKind, columns::ColumnSpec},
+    datasets::{DatasetFormat, FileRole, FileUris, TargetKind, columns::ColumnSpec},
     spec::{
         Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Task, Tolerance,
         TrainSpec,
@@ -284,13 +284,10 @@ pub(crate) enum MetricName {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DatasetFiles {
-    /// Features; with `csv` also the label.
-    #[schema(
-        pattern = "^s3://",
-        max_length = 1100,
-        example = "s3://bucket/digits.csv.gz"
-    )]
-    data: String,
+    /// Features, of a table and of images also the label: one object, a list of objects (shards)
+    /// or a prefix that ends in `/` (a folder of images, or of shards).
+    #[schema(example = "s3://bucket/digits.csv.gz")]
+    data: FileUris,
     /// Labels in a file of their own (`idx`, `npy`).
     #[schema(value_type = String, required = false, pattern = "^s3://", max_length = 1100)]
     labels: Option<String>,
@@ -323,10 +320,15 @@ pub(crate) struct RegisterDataset {
     /// Column of a table that holds the label; without one the dataset has no target.
     #[schema(value_type = String, required = false, min_length = 1, max_length = 256)]
     label_column: Option<String>,
+    /// Columns of a table that hold several labels (0 and 1, or true and false) or several numbers
+    /// to predict, in the order of the network's outputs; instead of `label_column`.
+    #[schema(required = false, min_items = 2, max_items = 1000, example = json!(["rain", "wind"]))]
+    label_columns: Vec<String>,
     /// Shape of one sample, channels last, if it is not the one found in the file.
     #[schema(value_type = Vec<u32>, required = false, min_items = 1, max_items = 4)]
     shape: Option<Vec<u32>>,
-    /// Whether the label is a class or a number; found from the values unless given.
+    /// Whether the label is a class or a number, or several are labels (`class`) or numbers
+    /// (`value`); found from the values unless given.
     #[schema(value_type = TargetKind, required = false)]
     target: Option<TargetKind>,
     /// Kinds of a table's columns by name; found from the values unless given.

@@ -3,6 +3,7 @@
 mod cell;
 pub mod columns;
 pub mod encoding;
+mod files;
 mod source;
 pub mod words;
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 use columns::ColumnSchema;
+pub use files::FileUris;
 pub use source::{DatasetFormat, DatasetSource, FileRole, TargetKind};
 
 /// What the features and the target look like, found by reading all of the data.
@@ -59,14 +61,14 @@ pub enum TargetSchema {
     },
     /// Several labels, each of which a sample has (1) or has not (0).
     Labels {
-        /// Their file.
+        /// Their file, or `label_columns`.
         name: String,
         /// Names of the labels in the order of the network's outputs.
         labels: Vec<String>,
     },
     /// Several numbers.
     Values {
-        /// Their file.
+        /// Their file, or `label_columns`.
         name: String,
         /// Names of the numbers in the order of the network's outputs.
         values: Vec<String>,
@@ -157,14 +159,27 @@ pub struct ValueStatistics {
 /// One file of a dataset version, pinned to the bytes that were inspected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DatasetFile {
-    /// Its S3 URI.
+    /// Its S3 URI; of a file in several objects, that of the list of them.
     pub uri: String,
-    /// Size in bytes, as stored.
+    /// Size in bytes, as stored, of all objects together.
     pub bytes: u64,
-    /// SHA-256 of the stored bytes, hexadecimal.
+    /// SHA-256 of the stored bytes, hexadecimal; of several objects that of their names, sizes and
+    /// bytes, which are read as a tar.
     pub sha256: String,
-    /// Entity tag at that time: reading demands the same one.
+    /// Entity tag of `uri` at that time: reading demands the same one.
     pub etag: String,
+    /// The objects, if the file is a prefix or a list of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<FileObjects>,
+}
+
+/// The objects that make up a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FileObjects {
+    /// How many there are.
+    pub count: u64,
+    /// SHA-256 of the list, hexadecimal.
+    pub list_sha256: String,
 }
 
 /// One row as shown in a preview.

@@ -8,6 +8,12 @@ pub const MAX_INFERENCE_BODY_BYTES: usize = 64 << 20;
 pub const MAX_UPLOAD_BYTES: u64 = 2 << 30;
 /// Largest decompressed size of a dataset that one process decodes, in bytes.
 pub const MAX_DECODED_DATASET_BYTES: u64 = 8 << 30;
+/// Most objects of one file of a dataset version.
+pub const MAX_DATASET_OBJECTS: usize = 250_000;
+/// Most objects that a file of a dataset names one by one.
+pub const MAX_LISTED_OBJECTS: usize = 1_000;
+/// Largest list of the objects of one file of a dataset version, in bytes.
+pub const MAX_OBJECT_LIST_BYTES: u64 = 64 << 20;
 /// Most rows in a dataset version.
 pub const MAX_DATASET_ROWS: u64 = 100_000_000;
 /// Most rows of the window through which training data is shuffled.
@@ -16,6 +22,8 @@ pub const MAX_SHUFFLE_BUFFER: u32 = 100_000_000;
 pub const MAX_FEATURES: usize = 1 << 20;
 /// Most columns of a table whose kind is declared.
 pub const MAX_DECLARED_COLUMNS: usize = 4_096;
+/// Most columns of a table that hold labels.
+pub const MAX_LABEL_COLUMNS: usize = 1_000;
 /// Most categories of one column that each get an input of their own or an index.
 pub const MAX_CATEGORIES: u32 = 10_000;
 /// Most buckets of a hashed column.

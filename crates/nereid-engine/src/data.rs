@@ -1,5 +1,5 @@
-//! Reads datasets: CSV, JSON Lines, Parquet, IDX, NPY, NPZ and images in a tar, plain or gzip,
-//! row by row and with limits.
+//! Reads datasets: CSV, JSON Lines, Parquet, IDX, NPY, NPZ and images in tars or folders, plain or
+//! gzip, row by row and with limits.
 //!
 //! Nothing here knows of networks. Every mistake in the bytes becomes a
 //! [`DataError`](nereid_core::engine::DataError) with its place and a stable code.
@@ -25,6 +25,7 @@ mod records;
 mod replay;
 mod rows;
 mod samples;
+mod shards;
 mod spool;
 mod statistics;
 mod tables;

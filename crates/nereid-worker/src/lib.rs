@@ -34,7 +34,6 @@ mod train;
 mod worker;
 
 pub use config::WorkerConfig;
-pub use data::files_in_s3;
 pub use error::WorkerError;
 pub use isolation::{ProcessConfig, ProcessTrainer, serve};
 pub use worker::{Tally, Worker};

@@ -193,6 +193,7 @@ mod tests {
             format!("{folder}/3-{}/70/part", fence.claim),
             format!("{folder}/3-{}/last", fence.claim),
             "projects/p/uploads/x".to_owned(),
+            "projects/p/object-lists/x.jsonl".to_owned(),
             "data/digits.csv".to_owned(),
         ] {
             assert_eq!(kind_of(&other), None, "{other}");

@@ -163,9 +163,10 @@ pub enum DatasetCommand {
 pub struct DatasetAdd {
     /// Name; an existing one gets another version.
     pub name: Name,
-    /// Data: a local path or an s3:// URI.
-    #[arg(long)]
-    pub file: String,
+    /// Data: a local file or folder, an s3:// URI, or a prefix of objects that ends in /; repeat it
+    /// for several shards, which are read in this order.
+    #[arg(long, required = true)]
+    pub file: Vec<String>,
     /// Labels in a file of their own (idx, npy): a local path or an s3:// URI.
     #[arg(long)]
     pub labels: Option<String>,
@@ -176,6 +177,14 @@ pub struct DatasetAdd {
     /// Column of a table that holds the label.
     #[arg(long, value_name = "COLUMN")]
     pub label_column: Option<String>,
+    /// Columns of a table that hold several labels or numbers to predict, such as rain,wind.
+    #[arg(
+        long,
+        value_name = "COLUMNS",
+        value_delimiter = ',',
+        conflicts_with = "label_column"
+    )]
+    pub label_columns: Vec<String>,
     /// Shape of one sample, channels last, such as 8,8,1.
     #[arg(long, value_delimiter = ',')]
     pub shape: Option<Vec<usize>>,

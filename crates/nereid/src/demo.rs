@@ -71,8 +71,9 @@ async fn register(client: &Client) -> anyhow::Result<DatasetVersion> {
             tags: [("source".to_owned(), "doi:10.24432/C50P49".to_owned())].into(),
             source: DatasetSource {
                 format: DatasetFormat::Csv,
-                files: [(FileRole::Data, uploaded.uri)].into(),
+                files: [(FileRole::Data, uploaded.uri.into())].into(),
                 label_column: Some("label".to_owned()),
+                label_columns: Vec::new(),
                 shape: Some(vec![8, 8, 1]),
                 target: None,
                 columns: [].into(),

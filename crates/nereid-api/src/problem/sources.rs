@@ -57,6 +57,7 @@ pub(crate) fn client_object(pointer: &str) -> impl FnOnce(ObjectError) -> Proble
         ObjectError::AccessDenied { .. } => {
             Problem::violation(pointer, "access_denied", e.to_string())
         }
+        ObjectError::TooLarge { .. } => Problem::violation(pointer, "too_large", e.to_string()),
         ObjectError::WrongRegion { .. } | ObjectError::Other { .. } => {
             Problem::violation(pointer, "unreadable", e.to_string())
         }
@@ -74,8 +75,10 @@ impl From<EngineError> for Problem {
                 Self::with_violations(Code::DatasetInvalid, violations)
             }
             EngineError::InvalidInput(detail) => Self::new(Code::InvalidRequest, detail),
-            EngineError::Io { source, .. } if is_changed_object(&source) => {
-                let detail = "A file was overwritten while it was read; register it again.";
+            EngineError::Io { source, .. } if changed_object(&source).is_some() => {
+                let object = changed_object(&source).unwrap_or("A file");
+                let detail =
+                    format!("{object} was overwritten while it was read; register it again.");
                 Self::new(Code::Conflict, detail).coded("object_changed")
             }
             e @ EngineError::Io { .. } => Self::unavailable(e),
@@ -84,9 +87,11 @@ impl From<EngineError> for Problem {
     }
 }
 
-fn is_changed_object(e: &std::io::Error) -> bool {
-    let inner = e.get_ref().and_then(|e| e.downcast_ref::<ObjectError>());
-    matches!(inner, Some(ObjectError::PreconditionFailed { .. }))
+fn changed_object(e: &std::io::Error) -> Option<&str> {
+    match e.get_ref().and_then(|e| e.downcast_ref::<ObjectError>()) {
+        Some(ObjectError::PreconditionFailed { target }) => Some(target),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

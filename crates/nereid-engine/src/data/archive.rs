@@ -104,6 +104,13 @@ impl Archive {
         Ok(content)
     }
 
+    /// Reads a part of the content of the member returned last; at most what is left of it.
+    pub(super) fn read_part(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.source.reader.read(buffer)?;
+        self.left = self.left.saturating_sub(n as u64);
+        Ok(n)
+    }
+
     fn description(&mut self, size: u64) -> Result<Vec<u8>, EngineError> {
         if size > MAX_DESCRIPTION_BYTES {
             return Err(self.bad("a member's description is too long"));

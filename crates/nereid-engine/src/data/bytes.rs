@@ -41,13 +41,31 @@ impl Source {
             context: format!("opening the {} file", role.as_str()),
             source,
         })?;
-        let place = Place {
-            role,
-            failed: Arc::default(),
-            since_mark: Arc::default(),
-            member: None,
-        };
-        let mut raw = place.watch(raw);
+        let place = Place::new(role);
+        let raw = place.watch(raw);
+        Self::decode(raw, place, Budget::default())
+    }
+
+    /// Opens a file of several objects, which is a tar of them that nobody compressed.
+    pub(super) fn open_many(files: &dyn DataFiles, role: FileRole) -> Result<Self, EngineError> {
+        let raw = files.open(role).map_err(|source| EngineError::Io {
+            context: format!("opening the {} file", role.as_str()),
+            source,
+        })?;
+        let place = Place::new(role);
+        let reader = BufReader::with_capacity(BUFFER_BYTES, place.watch(raw));
+        Ok(Self {
+            reader: Box::new(reader),
+            place,
+        })
+    }
+
+    /// Decompresses `raw` if it begins with gzip's magic number; it may take from `budget`.
+    pub(super) fn decode(
+        mut raw: impl Read + Send + 'static,
+        place: Place,
+        budget: Budget,
+    ) -> Result<Self, EngineError> {
         let mut head = Vec::with_capacity(GZIP_MAGIC.len());
         (&mut raw)
             .take(GZIP_MAGIC.len() as u64)
@@ -62,7 +80,7 @@ impl Source {
         };
         let limited = Limited {
             inner: decoded,
-            left: limits::MAX_DECODED_DATASET_BYTES,
+            budget,
             since_mark: Arc::clone(&place.since_mark),
         };
         let reader = Box::new(BufReader::with_capacity(BUFFER_BYTES, limited));
@@ -93,6 +111,15 @@ impl Source {
 }
 
 impl Place {
+    fn new(role: FileRole) -> Self {
+        Self {
+            role,
+            failed: Arc::default(),
+            since_mark: Arc::default(),
+            member: None,
+        }
+    }
+
     /// A mistake in the file as a whole.
     pub(super) fn fault(&self, code: &'static str, detail: impl Into<String>) -> EngineError {
         self.fault_at(code, None, None, detail)
@@ -201,22 +228,34 @@ struct TooLarge {
     what: &'static str,
 }
 
+/// Decompressed bytes that may still come, of all objects of a file together.
+#[derive(Clone)]
+pub(super) struct Budget(Arc<AtomicU64>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(limits::MAX_DECODED_DATASET_BYTES)))
+    }
+}
+
 struct Limited {
     inner: Box<dyn Read + Send>,
-    left: u64,
+    budget: Budget,
     since_mark: Arc<AtomicU64>,
 }
 
 impl Read for Limited {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        let Some(left) = self.left.checked_sub(n as u64) else {
+        // Whoever shares the budget reads on the same thread, one after the other.
+        let left = self.budget.0.load(Ordering::Relaxed);
+        let Some(left) = left.checked_sub(n as u64) else {
             return Err(io::Error::other(TooLarge {
                 bytes: limits::MAX_DECODED_DATASET_BYTES,
                 what: "once decompressed",
             }));
         };
-        self.left = left;
+        self.budget.0.store(left, Ordering::Relaxed);
         let record = self.since_mark.fetch_add(n as u64, Ordering::Relaxed);
         if record > MAX_RECORD_BYTES {
             return Err(io::Error::other(TooLarge {

@@ -21,8 +21,8 @@ pub(super) struct CsvRecords {
 }
 
 impl CsvRecords {
-    /// Reads the header.
-    pub(super) fn new(source: Source) -> Result<Self, EngineError> {
+    /// Reads the header; `rows` come before those of this table.
+    pub(super) fn new(source: Source, rows: u64) -> Result<Self, EngineError> {
         let place = source.place;
         let mut reader = ReaderBuilder::new()
             .flexible(true)
@@ -39,7 +39,7 @@ impl CsvRecords {
             place,
             record,
             header,
-            rows: 0,
+            rows,
         })
     }
 }

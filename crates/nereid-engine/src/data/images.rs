@@ -1,12 +1,18 @@
-//! Images in a tar, with their classes: PNG and JPEG, resized to one shape where one is declared.
+//! Images in tars or folders, with their classes: PNG and JPEG, resized to one shape where one is
+//! declared.
 
 mod decode;
+mod files;
 
 use nereid_core::{datasets::DatasetSource, engine::EngineError, limits, spec::shapes};
 
-use self::decode::{Picture, decode, resize};
+pub(super) use self::files::ImageFiles;
+use self::{
+    decode::{Picture, decode, resize},
+    files::ImageFile,
+};
 use super::{
-    archive::{Archive, Member},
+    archive::Member,
     bytes::Place,
     elements::check_sample,
     rows::{Label, Layout},
@@ -21,7 +27,8 @@ const MAX_CLASS_BYTES: u64 = 4 << 10;
 enum ClassFrom {
     /// `name.cls` beside `name.jpg`, as WebDataset has it.
     File,
-    /// The folder that the image lies in.
+    /// The folder that the image lies in; below a prefix the outermost, as torchvision's
+    /// `ImageFolder` and Keras' `image_dataset_from_directory` have it.
     Folder,
     Nothing,
 }
@@ -29,13 +36,19 @@ enum ClassFrom {
 /// An image with what lies beside it.
 struct Sample {
     name: String,
+    /// Files of another group are of another sample, whatever they are called.
+    group: u64,
+    /// Whether the image is an object of its own below a prefix.
+    alone: bool,
+    /// Where it was found; when it is complete, reading may be further on.
+    place: Place,
     image: Vec<u8>,
     class: Option<String>,
 }
 
 /// Reads images and classes in the archive's order.
 pub(super) struct ImageRows {
-    archive: Archive,
+    files: ImageFiles,
     /// What was read of the next sample when the one before ended.
     begun: Option<Sample>,
     /// The first sample, which was looked at before it is read.
@@ -49,11 +62,11 @@ pub(super) struct ImageRows {
 impl ImageRows {
     /// Looks at the first image.
     pub(super) fn new(
-        archive: Archive,
+        files: ImageFiles,
         source: &DatasetSource,
     ) -> Result<(Self, Layout), EngineError> {
         let mut rows = Self {
-            archive,
+            files,
             begun: None,
             first: None,
             shape: Vec::new(),
@@ -64,7 +77,7 @@ impl ImageRows {
         let Some(first) = rows.sample()? else {
             return Err(rows.place().fault("empty", "it holds no PNG or JPEG image"));
         };
-        rows.class_from = match (&first.class, folder(&first.name)) {
+        rows.class_from = match (&first.class, first.folder()) {
             (Some(_), _) => ClassFrom::File,
             (None, Some(_)) => ClassFrom::Folder,
             (None, None) => ClassFrom::Nothing,
@@ -72,7 +85,7 @@ impl ImageRows {
         rows.shape = if let Some(shape) = &source.shape {
             shape.clone()
         } else {
-            let picture = rows.decode(&first, 0, None)?;
+            let picture = first.decode(0, None)?;
             vec![picture.height, picture.width, picture.channels]
         };
         check_sample(rows.place(), &rows.shape)?;
@@ -93,7 +106,7 @@ impl ImageRows {
     }
 
     pub(super) fn place(&self) -> &Place {
-        self.archive.place()
+        self.files.place()
     }
 
     /// Returns the name of the target, if images have a class.
@@ -116,9 +129,9 @@ impl ImageRows {
             },
         };
         let row = self.next;
-        count_row(self.archive.place(), &mut self.next)?;
+        count_row(self.files.place(), &mut self.next)?;
         let channels = self.shape.get(2).copied().unwrap_or(1);
-        let picture = self.decode(&sample, row, Some(channels))?;
+        let picture = sample.decode(row, Some(channels))?;
         let (height, width) = (self.shape[0], self.shape[1]);
         if (picture.height, picture.width) == (height, width) {
             out.extend(picture.values.iter().map(|&b| f32::from(b)));
@@ -130,41 +143,34 @@ impl ImageRows {
                 "{:?} is {h} by {w} pixels, the first image {height} by {width}; declare a shape to have all resized",
                 clip(&sample.name)
             );
-            return Err(self.fault("shape_mismatch", row, detail));
+            return Err(sample.fault("shape_mismatch", row, detail));
         }
         let class = match self.class_from {
             ClassFrom::File => sample.class.as_deref(),
-            ClassFrom::Folder => folder(&sample.name),
+            ClassFrom::Folder => sample.folder(),
             ClassFrom::Nothing => return Ok(true),
         };
         let Some(class) = class else {
             let detail = format!("{:?} has no class, the first image has", clip(&sample.name));
-            return Err(self.fault("missing_value", row, detail));
+            return Err(sample.fault("missing_value", row, detail));
         };
         label.set_text(class);
         Ok(true)
     }
 
-    fn decode(
-        &self,
-        sample: &Sample,
-        row: u64,
-        channels: Option<usize>,
-    ) -> Result<Picture, EngineError> {
-        decode(&sample.image, channels).map_err(|detail| {
-            let detail = format!("{:?}: {detail}", clip(&sample.name));
-            self.fault("bad_image", row, detail)
-        })
-    }
-
     fn fault(&self, code: &'static str, row: u64, detail: String) -> EngineError {
-        self.archive.place().fault_at(code, Some(row), None, detail)
+        self.files.place().fault_at(code, Some(row), None, detail)
     }
 
     /// Reads on until an image and what lies beside it are complete.
     fn sample(&mut self) -> Result<Option<Sample>, EngineError> {
         let mut current = self.begun.take();
-        while let Some(member) = self.archive.next()? {
+        while let Some(file) = self.files.next()? {
+            let ImageFile {
+                member,
+                group,
+                alone,
+            } = file;
             let Some((stem, kind)) = sort(&member.name) else {
                 continue;
             };
@@ -173,10 +179,17 @@ impl ImageRows {
                 return Err(self.fault("bad_image", self.next, detail));
             }
             let content = self.content(&member, kind)?;
-            let same = current.as_ref().is_some_and(|c| c.name == stem);
+            let same = current.as_ref().is_some_and(|c| {
+                // A folder may hold x.png and x.jpg, which are two images.
+                let another = alone && kind == Kind::Image && !c.image.is_empty();
+                c.group == group && c.name == stem && !another
+            });
             let before = if same { None } else { current.take() };
             let sample = current.get_or_insert_with(|| Sample {
                 name: stem.to_owned(),
+                group,
+                alone,
+                place: self.files.place().clone(),
                 image: Vec::new(),
                 class: None,
             });
@@ -200,7 +213,7 @@ impl ImageRows {
     fn whole(&self, sample: Sample) -> Result<Sample, EngineError> {
         if sample.image.is_empty() {
             let detail = format!("{:?} has a class but no image", clip(&sample.name));
-            return Err(self.fault("bad_image", self.next, detail));
+            return Err(sample.fault("bad_image", self.next, detail));
         }
         Ok(sample)
     }
@@ -215,7 +228,7 @@ impl ImageRows {
             let detail = format!("{name:?} has {size} bytes, more than the {max} allowed");
             return Err(self.fault("too_large", self.next, detail));
         }
-        self.archive.read(member)
+        self.files.read(member)
     }
 }
 
@@ -244,9 +257,26 @@ fn sort(name: &str) -> Option<(&str, Kind)> {
     Some((stem, kind))
 }
 
-/// Returns the name of the folder that a file lies in.
-fn folder(name: &str) -> Option<&str> {
-    let (path, _) = name.rsplit_once('/')?;
-    let folder = path.rsplit('/').next()?;
-    (!folder.is_empty() && folder != ".").then_some(folder)
+impl Sample {
+    fn decode(&self, row: u64, channels: Option<usize>) -> Result<Picture, EngineError> {
+        decode(&self.image, channels).map_err(|detail| {
+            let detail = format!("{:?}: {detail}", clip(&self.name));
+            self.fault("bad_image", row, detail)
+        })
+    }
+
+    fn fault(&self, code: &'static str, row: u64, detail: String) -> EngineError {
+        self.place.fault_at(code, Some(row), None, detail)
+    }
+
+    /// Returns the name of the folder that stands for the class.
+    fn folder(&self) -> Option<&str> {
+        let (path, _) = self.name.rsplit_once('/')?;
+        let folder = if self.alone {
+            path.split('/').next()?
+        } else {
+            path.rsplit('/').next()?
+        };
+        (!folder.is_empty() && folder != ".").then_some(folder)
+    }
 }

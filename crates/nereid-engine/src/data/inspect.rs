@@ -55,9 +55,9 @@ fn inspect_rows(source: &DatasetSource, mut rows: Rows) -> Result<Inspection, En
     let layout = rows.layout().clone();
     let mut statistics = Statistics::new(Statistics::columns_of(&layout.shape));
     let name = rows.target();
-    let mut many = rows.several().map(|width| {
+    let mut many = rows.several().map(|names| {
         let name = name.clone().unwrap_or_default();
-        ManyLabels::new(name, width)
+        ManyLabels::new(name, names)
     });
     let mut labels = name.filter(|_| many.is_none()).map(Labels::new);
     let (mut features, mut label) = (Vec::new(), Label::default());

@@ -19,7 +19,7 @@ use super::{
     bytes::{Place, Source},
     elements::{check_sample, to_f32},
     rows::{Label, Layout},
-    tables::{Records, clip, count_row, ignored, set_label},
+    tables::{Records, clip, count_row, ignored, label_value, set_label},
 };
 
 /// Fields of an object in their order.
@@ -75,9 +75,8 @@ impl Lines {
         let Some(fields) = &self.first else {
             return Ok(None);
         };
-        let feature = |(name, _): &&(String, Value)| {
-            source.label_column.as_ref() != Some(name) && !ignored(source, name)
-        };
+        let feature =
+            |(name, _): &&(String, Value)| !source.is_label(name) && !ignored(source, name);
         let features: Vec<_> = fields.iter().filter(feature).collect();
         let Some((name, value)) = features.iter().find(|(_, v)| v.is_array()) else {
             return Ok(None);
@@ -228,7 +227,7 @@ impl Records for JsonRecords {
 pub(super) struct JsonArrays {
     lines: Lines,
     feature: String,
-    label: Option<String>,
+    labels: Vec<String>,
     ignored: Vec<String>,
     shape: Vec<usize>,
 }
@@ -248,7 +247,7 @@ impl JsonArrays {
         let rows = Self {
             lines,
             feature,
-            label: source.label_column.clone(),
+            labels: source.labels().cloned().collect(),
             ignored: ignored.cloned().collect(),
             shape,
         };
@@ -259,8 +258,8 @@ impl JsonArrays {
         &self.lines.place
     }
 
-    pub(super) fn label_column(&self) -> Option<&str> {
-        self.label.as_deref()
+    pub(super) fn labels(&self) -> &[String] {
+        &self.labels
     }
 
     pub(super) fn next(
@@ -273,13 +272,18 @@ impl JsonArrays {
             return Ok(false);
         };
         let (place, row) = (&self.lines.place, self.lines.rows - 1);
-        let mut labelled = false;
+        let several = self.labels.len() > 1;
+        let mut labelled = vec![false; self.labels.len()];
+        label.values_mut().clear();
+        label
+            .values_mut()
+            .resize(if several { labelled.len() } else { 0 }, 0.0);
         for (name, value) in &fields {
             let fault = |code, detail: String| place.fault_at(code, Some(row), Some(name), detail);
             if *name == self.feature {
                 out.clear();
                 self.flatten(value, 0, row, out)?;
-            } else if Some(name) == self.label.as_ref() {
+            } else if let Some(at) = self.labels.iter().position(|l| l == name) {
                 let cell = match value {
                     Value::Null => Cell::Missing,
                     Value::Bool(b) => Cell::Boolean(*b),
@@ -292,18 +296,22 @@ impl JsonArrays {
                         ));
                     }
                 };
-                set_label(label, cell).map_err(|f| fault(f.code, f.detail))?;
-                labelled = true;
+                let read = if several {
+                    label_value(cell).map(|n| label.values_mut()[at] = n)
+                } else {
+                    set_label(label, cell)
+                };
+                read.map_err(|f| fault(f.code, f.detail))?;
+                labelled[at] = true;
             } else if !self.ignored.contains(name) {
                 let detail = format!("the first row has no column {:?}", clip(name));
                 return Err(fault("unexpected_column", detail));
             }
         }
-        let absent = [
-            (out.is_empty()).then_some(&self.feature),
-            self.label.as_ref().filter(|_| !labelled),
-        ];
-        if let Some(name) = absent.into_iter().flatten().next() {
+        let mut labels = self.labels.iter().zip(&labelled);
+        let unlabelled = labels.find(|(_, there)| !**there).map(|(name, _)| name);
+        let absent = out.is_empty().then_some(&self.feature).or(unlabelled);
+        if let Some(name) = absent {
             let detail = "it is not there";
             return Err(place.fault_at("missing_value", Some(row), Some(name), detail));
         }

@@ -30,9 +30,10 @@ pub(crate) fn read_keys(
 ) -> Result<Vec<Key>, EngineError> {
     let mut source = input.source.clone();
     source.columns.remove(column);
-    if let Some(label) = source.label_column.replace(column.to_owned()) {
-        source.columns.insert(label, ColumnSpec::Ignore {});
-    }
+    let labels = source.label_column.replace(column.to_owned()).into_iter();
+    let labels = labels.chain(std::mem::take(&mut source.label_columns));
+    let ignored = labels.map(|label| (label, ColumnSpec::Ignore {}));
+    source.columns.extend(ignored);
     let mut rows = Rows::open(&source, &*input.files, Some(&input.schema), check)?;
     let (mut row, mut label) = (Vec::new(), Label::default());
     let mut keys = Vec::new();

@@ -58,8 +58,13 @@ struct Column {
 }
 
 impl ParquetRecords {
-    /// Reads the footer; columns for which `ignored` holds are left out.
-    pub(super) fn new(spool: Spool, ignored: impl Fn(&str) -> bool) -> Result<Self, EngineError> {
+    /// Reads the footer; columns for which `ignored` holds are left out, and `before` rows come
+    /// before those of this table.
+    pub(super) fn new(
+        spool: Spool,
+        before: u64,
+        ignored: impl Fn(&str) -> bool,
+    ) -> Result<Self, EngineError> {
         let place = spool.place.clone();
         let properties = ReaderProperties::builder().set_read_bloom_filter(false);
         let options = ReadOptionsBuilder::new().with_reader_properties(properties.build());
@@ -106,7 +111,7 @@ impl ParquetRecords {
             left: 0,
             rows: 0,
             at: 0,
-            total: 0,
+            total: before,
         })
     }
 

@@ -9,13 +9,12 @@ use nereid_core::{
 
 use super::{
     Check,
-    archive::Archive,
     bytes::{Place, Source},
     elements::{BinaryRows, check_sample},
     idx,
-    images::ImageRows,
+    images::{ImageFiles, ImageRows},
     jsonl::JsonArrays,
-    npy, npz,
+    npy, npz, shards,
     spool::Spool,
     tables::{self, Table, TableRows},
 };
@@ -60,6 +59,11 @@ impl Label {
     /// Returns the labels of a sample that has several.
     pub(super) fn values(&self) -> &[f32] {
         &self.values
+    }
+
+    /// Returns where the labels of a sample that has several go.
+    pub(super) fn values_mut(&mut self) -> &mut Vec<f32> {
+        &mut self.values
     }
 
     /// Returns the label if it is a whole number that a float holds exactly.
@@ -112,11 +116,12 @@ impl Rows {
             let table = tables::open(source, files, check)?;
             return Self::of_table(table, source, schema);
         }
-        let data = Source::open(files, FileRole::Data)?;
         if source.format == DatasetFormat::Images {
-            let (rows, layout) = ImageRows::new(Archive::new(data), source)?;
+            let (rows, layout) = ImageRows::new(ImageFiles::open(files, source)?, source)?;
             return Self::new(Features::Images(Box::new(rows)), None, layout, source);
         }
+        shards::demand_one(source)?;
+        let data = Source::open(files, FileRole::Data)?;
         let (data, labels) = match source.format {
             DatasetFormat::Npz => npz::open(&Spool::fill(data, check)?, source)?,
             _ if source.files.contains_key(&FileRole::Labels) => {
@@ -178,8 +183,8 @@ impl Rows {
     /// Returns the name of the target, if there is one.
     pub(crate) fn target(&self) -> Option<String> {
         match &self.features {
-            Features::Table(rows) => rows.label_column().map(str::to_owned),
-            Features::Arrays(rows) => rows.label_column().map(str::to_owned),
+            Features::Table(rows) => tables::target(rows.labels()),
+            Features::Arrays(rows) => tables::target(rows.labels()),
             Features::Images(rows) => rows.target().map(str::to_owned),
             Features::Binary(_) => self
                 .labels
@@ -188,10 +193,27 @@ impl Rows {
         }
     }
 
-    /// Returns how many labels or numbers each sample has, if it has several.
-    pub(crate) fn several(&self) -> Option<usize> {
-        let width = self.labels.as_ref().map(|(_, width)| *width);
-        width.filter(|&width| width > 1)
+    /// Returns the names of the labels or numbers of each sample, if it has several.
+    pub(crate) fn several(&self) -> Option<Vec<String>> {
+        let names = match &self.features {
+            Features::Table(rows) => rows.labels().to_vec(),
+            Features::Arrays(rows) => rows.labels().to_vec(),
+            _ => {
+                let width = self.labels.as_ref().map_or(0, |(_, width)| *width);
+                (0..width).map(|i| i.to_string()).collect()
+            }
+        };
+        (names.len() > 1).then_some(names)
+    }
+
+    /// Returns the column that holds one of several labels, of a table.
+    pub(super) fn label_column(&self, label: usize) -> Option<&str> {
+        let names = match &self.features {
+            Features::Table(rows) => rows.labels(),
+            Features::Arrays(rows) => rows.labels(),
+            _ => return None,
+        };
+        names.get(label).map(String::as_str)
     }
 
     /// Returns the file that holds the label, for error messages.

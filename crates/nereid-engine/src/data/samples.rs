@@ -338,11 +338,14 @@ impl Encoder {
                     let detail = format!("{n} labels, but the training data has {width} a row");
                     return Err(fault("row_mismatch", detail));
                 }
-                let other = given.iter().find(|&&x| is_on(x).is_none());
-                if let Some(other) = other.filter(|_| self.labels) {
-                    let detail =
-                        format!("{other} is neither 0 nor 1, as each of several labels is");
-                    return Err(fault("not_a_label", detail));
+                let other = given.iter().position(|&x| is_on(x).is_none());
+                if let Some(i) = other.filter(|_| self.labels) {
+                    let detail = format!(
+                        "{} is neither 0 nor 1, as each of several labels is",
+                        given[i]
+                    );
+                    let (place, column) = (rows.label_place(), rows.label_column(i));
+                    return Err(place.fault_at("not_a_label", Some(row), column, detail));
                 }
                 values.extend_from_slice(given);
             }

@@ -20,6 +20,7 @@ use super::{
     jsonl::{JsonArrays, JsonRecords, Lines},
     parquet::ParquetRecords,
     rows::{Label, Layout},
+    shards::{self, ShardRecords},
     spool::Spool,
 };
 
@@ -53,22 +54,45 @@ pub(super) fn open(
     files: &dyn DataFiles,
     check: &mut Check<'_>,
 ) -> Result<Table, EngineError> {
+    let many = source.is_many(FileRole::Data);
+    if source.format == DatasetFormat::Jsonl {
+        let mut lines = Lines::new(if many {
+            shards::Lines::open(files, FileRole::Data)?
+        } else {
+            Source::open(files, FileRole::Data)?
+        });
+        if let Some(found) = lines.find_array(source)? {
+            let (rows, layout) = JsonArrays::new(lines, source, found);
+            return Ok(Table::Arrays(Box::new(rows), layout));
+        }
+        return Ok(Table::Records(Box::new(JsonRecords::new(lines))));
+    }
+    if many {
+        let source = source.clone();
+        // The next objects are opened while rows are read, where it is asked often enough whether
+        // to go on.
+        let open = move |data, rows| open_records(&source, data, rows, &mut || Ok(()));
+        let records = ShardRecords::new(files, open)?;
+        return Ok(Table::Records(Box::new(records)));
+    }
     let data = Source::open(files, FileRole::Data)?;
-    Ok(Table::Records(match source.format {
-        DatasetFormat::Jsonl => {
-            let mut lines = Lines::new(data);
-            if let Some(found) = lines.find_array(source)? {
-                let (rows, layout) = JsonArrays::new(lines, source, found);
-                return Ok(Table::Arrays(Box::new(rows), layout));
-            }
-            Box::new(JsonRecords::new(lines))
-        }
-        DatasetFormat::Parquet => {
-            let spool = Spool::fill(data, check)?;
-            Box::new(ParquetRecords::new(spool, |name| ignored(source, name))?)
-        }
-        _ => Box::new(CsvRecords::new(data)?),
-    }))
+    Ok(Table::Records(open_records(source, data, 0, check)?))
+}
+
+/// Opens a table in one object, before whose rows there are so many others.
+fn open_records(
+    source: &DatasetSource,
+    data: Source,
+    rows: u64,
+    check: &mut Check<'_>,
+) -> Result<Box<dyn Records>, EngineError> {
+    Ok(if source.format == DatasetFormat::Parquet {
+        let spool = Spool::fill(data, check)?;
+        let ignored = |name: &str| ignored(source, name);
+        Box::new(ParquetRecords::new(spool, rows, ignored)?)
+    } else {
+        Box::new(CsvRecords::new(data, rows)?)
+    })
 }
 
 /// Tells whether a column is no feature: declared so, or the index that pandas stores.
@@ -99,8 +123,10 @@ struct Columns {
     names: Vec<String>,
     /// Position in the records of each feature.
     features: Vec<Option<usize>>,
-    label: Option<String>,
-    label_at: Option<usize>,
+    /// Names of the labels.
+    labels: Vec<String>,
+    /// Position in the records of each label.
+    labels_at: Vec<Option<usize>>,
     ignored: HashSet<String>,
     /// Columns of the records that are sorted out already.
     known: usize,
@@ -113,11 +139,12 @@ impl Columns {
         if self.known == found.len() {
             return Ok(());
         }
-        let at: HashMap<&str, usize> = self.names.iter().map(String::as_str).zip(0..).collect();
+        let at: HashMap<&String, usize> = self.names.iter().zip(0..).collect();
+        let labels: HashMap<&String, usize> = self.labels.iter().zip(0..).collect();
         for (i, name) in found.iter().enumerate().skip(self.known) {
-            if self.label.as_ref() == Some(name) {
-                self.label_at = Some(i);
-            } else if let Some(&feature) = at.get(name.as_str()) {
+            if let Some(&label) = labels.get(name) {
+                self.labels_at[label] = Some(i);
+            } else if let Some(&feature) = at.get(name) {
                 self.features[feature] = Some(i);
             } else if !self.ignored.contains(name) {
                 let detail = format!("the training data has no column {:?}", clip(name));
@@ -151,13 +178,14 @@ impl TableRows {
         let known = records.columns();
         // JSON Lines tells its columns row by row: what never comes is missing everywhere.
         let open_ended = source.format == DatasetFormat::Jsonl;
-        let label = source.label_column.clone();
-        if let Some(name) = &label
+        let labels: Vec<String> = source.labels().cloned().collect();
+        let there: HashSet<&String> = known.iter().collect();
+        if let Some(name) = labels.iter().find(|name| !there.contains(name))
             && !open_ended
-            && !known.contains(name)
         {
             return Err(missing_column(place, known, name, "the label column"));
         }
+        let is_label: HashSet<&String> = labels.iter().collect();
         let features = schema.map_or(&[][..], |s| &s.features);
         let encoder = (!features.is_empty()).then(|| TableEncoder::new(features));
         let expected = if features.is_empty() {
@@ -165,12 +193,12 @@ impl TableRows {
         } else {
             Some(features.iter().map(|c| c.name.clone()).collect())
         };
-        let feature = |c: &&String| !ignored(source, c) && label.as_ref() != Some(*c);
+        let feature = |c: &&String| !ignored(source, c) && !is_label.contains(*c);
         let names = expected.unwrap_or_else(|| known.iter().filter(feature).cloned().collect());
         let mut columns = Columns {
             features: vec![None; names.len()],
-            label,
-            label_at: None,
+            labels_at: vec![None; labels.len()],
+            labels,
             ignored: source
                 .columns
                 .keys()
@@ -180,7 +208,6 @@ impl TableRows {
             known: 0,
             names,
         };
-        let there: HashSet<&String> = known.iter().collect();
         let absent = columns.names.iter().find(|name| !there.contains(name));
         if let Some(name) = absent.filter(|_| !open_ended) {
             let what = "the training data's column";
@@ -212,8 +239,8 @@ impl TableRows {
         self.records.place()
     }
 
-    pub(super) fn label_column(&self) -> Option<&str> {
-        self.columns.label.as_deref()
+    pub(super) fn labels(&self) -> &[String] {
+        &self.columns.labels
     }
 
     /// Reads the next row; `false` after the last.
@@ -237,9 +264,17 @@ impl TableRows {
             };
             done.map_err(|f| self.fault(row, &self.columns.names[i], f))?;
         }
-        if let Some(name) = &self.columns.label {
-            let cell = self.cell(self.columns.label_at)?;
-            set_label(label, cell).map_err(|f| self.fault(row, name, f))?;
+        let columns = &self.columns;
+        let several = columns.labels.len() > 1;
+        label.values_mut().clear();
+        for (name, &at) in columns.labels.iter().zip(&columns.labels_at) {
+            let cell = self.cell(at)?;
+            let read = if several {
+                label_value(cell).map(|n| label.values_mut().push(n))
+            } else {
+                set_label(label, cell)
+            };
+            read.map_err(|f| self.fault(row, name, f))?;
         }
         Ok(true)
     }
@@ -286,6 +321,38 @@ pub(super) fn set_label(label: &mut Label, cell: Cell<'_>) -> Result<(), CellFau
         Cell::Boolean(b) => label.set_text(if b { "true" } else { "false" }),
     }
     Ok(())
+}
+
+/// Reads a cell as one of several labels or numbers; true is 1 and false is 0.
+pub(super) fn label_value(cell: Cell<'_>) -> Result<f32, CellFault> {
+    let cell = cell.settle();
+    let number = match cell {
+        Cell::Missing => return Err(missing()),
+        other => other
+            .number()
+            .or_else(|| other.boolean().map(|b| f64::from(u8::from(b)))),
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "what overflows is refused")]
+    let value = number.map(|n| n as f32).filter(|n| n.is_finite());
+    value.ok_or_else(|| {
+        let shown = cell.category().unwrap_or_default();
+        CellFault {
+            code: "not_a_number",
+            detail: format!(
+                "{:?} is neither a number nor true or false, as each of several labels is",
+                clip(&shown)
+            ),
+        }
+    })
+}
+
+/// Returns the name of the target that these columns hold.
+pub(super) fn target(labels: &[String]) -> Option<String> {
+    match labels {
+        [] => None,
+        [one] => Some(one.clone()),
+        _ => Some("label_columns".to_owned()),
+    }
 }
 
 /// Says which column is not there, and which are.

@@ -24,6 +24,7 @@ mod precision;
 mod resume;
 mod rules;
 mod serving;
+mod shards;
 mod splits;
 mod streaming;
 mod support;

@@ -1,6 +1,7 @@
 //! Tasks beyond one class or number.
 
 use nereid_core::{
+    datasets::TargetSchema,
     spec::Normalization,
     tensors::{Batch, TensorValues},
     validation::Violations,
@@ -229,13 +230,21 @@ fn mistakes_in_an_optimiser_have_their_places() {
 }
 
 /// 240 samples of four numbers with the targets that `of` makes of them.
-fn arrays(of: impl Fn(&[f32]) -> Vec<f32>) -> nereid_core::engine::DataInput {
+fn samples(of: impl Fn(&[f32]) -> Vec<f32>) -> Vec<(Vec<f32>, Vec<f32>)> {
     let mut numbers = Numbers(9);
-    let (mut x, mut y, mut width) = (Vec::new(), Vec::new(), 0);
-    for _ in 0..240 {
+    let mut sample = || {
         #[allow(clippy::cast_possible_truncation, reason = "from 0 to 1")]
         let row: Vec<f32> = (0..4).map(|_| numbers.next() as f32).collect();
         let targets = of(&row);
+        (row, targets)
+    };
+    (0..240).map(|_| sample()).collect()
+}
+
+/// The samples as arrays.
+fn arrays(of: impl Fn(&[f32]) -> Vec<f32>) -> nereid_core::engine::DataInput {
+    let (mut x, mut y, mut width) = (Vec::new(), Vec::new(), 0);
+    for (row, targets) in samples(of) {
         width = targets.len();
         x.extend(row.iter().flat_map(|v| v.to_le_bytes()));
         y.extend(targets.iter().flat_map(|v| v.to_le_bytes()));
@@ -243,6 +252,16 @@ fn arrays(of: impl Fn(&[f32]) -> Vec<f32>) -> nereid_core::engine::DataInput {
     let features = npy("<f4", "False", "(240, 4)", &x);
     let targets = npy("<f4", "False", &format!("(240, {width})"), &y);
     input(json!({"format": "npy"}), files(features, targets))
+}
+
+/// The samples as a table whose labels stand between the features, in another order.
+fn table(of: impl Fn(&[f32]) -> Vec<f32>) -> String {
+    let mut text = "p,a,r,b,c,q,d\n".to_owned();
+    for (x, y) in samples(of) {
+        let (p, q, r) = (y[0], y[1], y[2]);
+        text += &format!("{p},{},{r},{},{},{q},{}\n", x[0], x[1], x[2], x[3]);
+    }
+    text
 }
 
 fn several(loss: &str, activation: &str, metrics: Value) -> Value {
@@ -315,5 +334,112 @@ fn several_numbers_a_sample_are_learnt_and_served() {
     assert_eq!((outputs.len(), &outputs[0].shape), (1, &vec![1, 3]));
     for (found, expected) in found.iter().zip([1.7, 0.25, 4.9]) {
         assert!((found - expected).abs() < 0.15, "{found} is not {expected}");
+    }
+}
+
+#[test]
+fn columns_of_labels_are_what_an_array_of_them_is() {
+    let on = |yes: bool| f32::from(u8::from(yes));
+    let labels = |x: &[f32]| vec![on(x[0] > 0.5), on(x[1] + x[2] > 1.0), on(x[3] < 0.3)];
+    let values = |x: &[f32]| vec![x[0] * 2.0 - x[1], x[2] * x[3], 5.0 - x[1]];
+    let source = json!({"format": "csv", "label_columns": ["p", "q", "r"]});
+    let mut description = several("binary_crossentropy", "sigmoid", json!(["accuracy"]));
+    for (task, text, array) in [
+        ("labels", table(labels), arrays(labels)),
+        ("values", table(values), arrays(values)),
+    ] {
+        if task == "values" {
+            description = several("mse", "linear", json!(["r2"]));
+        }
+        let spec = spec(description.clone());
+        let lines: String = text
+            .lines()
+            .skip(1)
+            .map(|line| {
+                let v: Vec<_> = line.split(',').collect();
+                // Booleans where there may be some, and rows of features as an array.
+                let flag = |v: &str| match (task, v) {
+                    ("labels", "0") => "false".to_owned(),
+                    ("labels", _) => "true".to_owned(),
+                    _ => v.to_owned(),
+                };
+                let (p, q, r) = (flag(v[0]), flag(v[5]), flag(v[2]));
+                format!(
+                    "{{\"q\":{q},\"x\":[{},{},{},{}],\"p\":{p},\"r\":{r}}}\n",
+                    v[1], v[3], v[4], v[6]
+                )
+            })
+            .collect();
+        let mut jsonl = source.clone();
+        jsonl["format"] = json!("jsonl");
+        let weights = |data: &nereid_core::engine::DataInput| {
+            let folder = tempfile::tempdir().unwrap();
+            train(&spec, data, None, folder.path(), &mut Recorder::default()).unwrap();
+            std::fs::read(folder.path().join("weights.safetensors")).unwrap()
+        };
+        let (table, lines) = (input(source.clone(), csv(text)), input(jsonl, csv(lines)));
+        let names = match table.schema.target.as_ref().unwrap() {
+            TargetSchema::Labels { labels, .. } if task == "labels" => labels,
+            TargetSchema::Values { values, .. } if task == "values" => values,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(*names, ["p", "q", "r"]);
+        assert_eq!(
+            table.schema.columns.as_ref().unwrap(),
+            &["a", "b", "c", "d"]
+        );
+        assert_eq!(lines.schema.target, table.schema.target);
+        let expected = weights(&array);
+        assert!(
+            weights(&table) == expected,
+            "{task}: other weights from a table"
+        );
+        assert!(
+            weights(&lines) == expected,
+            "{task}: other weights from lines"
+        );
+    }
+}
+
+#[test]
+fn mistakes_in_columns_of_labels_are_named() {
+    let fault = |target: Value, text: &str| {
+        let source = json!({"format": "csv", "label_columns": ["p", "q"], "target": target});
+        match crate::support::inspect(source, &csv(text)) {
+            Err(nereid_core::engine::EngineError::InvalidData(e)) => e,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (text, target, code, row, column) in [
+        ("a,p\n1,2\n", Value::Null, "missing_column", None, None),
+        (
+            "a,p,q\n1,1,0\n1,,0\n",
+            Value::Null,
+            "missing_value",
+            Some(2),
+            Some("p"),
+        ),
+        (
+            "a,p,q\n1,1,cat\n",
+            Value::Null,
+            "not_a_number",
+            Some(1),
+            Some("q"),
+        ),
+        (
+            "a,p,q\n1,1,0\n1,0,2\n",
+            json!("class"),
+            "not_a_label",
+            Some(2),
+            Some("q"),
+        ),
+        ("p,q\n1,1\n", Value::Null, "no_features", None, None),
+    ] {
+        let e = fault(target, text);
+        assert_eq!(
+            (e.code, e.row, e.column.as_deref()),
+            (code, row, column),
+            "{e}"
+        );
     }
 }

@@ -1,11 +1,14 @@
 //! `nereid dataset …`
 
+mod folders;
+
 use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, bail};
 use nereid_client::{Client, NewDataset};
-use nereid_core::datasets::{DatasetFormat, DatasetSource, FileRole};
+use nereid_core::datasets::{DatasetFormat, DatasetSource, FileRole, FileUris};
 
+use self::folders::{Folder, Place, expand};
 use super::Context;
 use crate::{
     cli::{DatasetAdd, DatasetCommand},
@@ -20,13 +23,24 @@ pub async fn run(context: &Context, command: DatasetCommand) -> anyhow::Result<(
 }
 
 async fn add(context: &Context, args: DatasetAdd) -> anyhow::Result<()> {
+    let places = expand(args.file)?;
+    let first = places.iter().map(Place::name).next().unwrap_or_default();
     let format = match args.format {
         Some(format) => format,
-        None => guess_format(&args.file)?,
+        None => guess_format(&first)?,
     };
-    let mut files = BTreeMap::from([(FileRole::Data, locate(&context.client, &args.file).await?)]);
-    if let Some(labels) = &args.labels {
-        files.insert(FileRole::Labels, locate(&context.client, labels).await?);
+    let mut uris = Vec::with_capacity(places.len());
+    for place in &places {
+        uris.push(locate(&context.client, place).await?);
+    }
+    let data = match <[String; 1]>::try_from(uris) {
+        Ok([uri]) => FileUris::One(uri),
+        Err(uris) => FileUris::Several(uris),
+    };
+    let mut files = BTreeMap::from([(FileRole::Data, data)]);
+    if let Some(labels) = args.labels {
+        let uri = locate(&context.client, &Place::File(labels)).await?;
+        files.insert(FileRole::Labels, uri.into());
     }
     let new = NewDataset {
         name: args.name,
@@ -36,6 +50,7 @@ async fn add(context: &Context, args: DatasetAdd) -> anyhow::Result<()> {
             format,
             files,
             label_column: args.label_column,
+            label_columns: args.label_columns,
             shape: args.shape,
             target: args.target,
             columns: BTreeMap::new(),
@@ -60,12 +75,23 @@ async fn add(context: &Context, args: DatasetAdd) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Uploads a local file; an S3 URI is already where it should be.
-async fn locate(client: &Client, file: &str) -> anyhow::Result<String> {
-    if file.starts_with("s3://") {
-        return Ok(file.to_owned());
-    }
+/// Uploads what is local; an S3 URI is already where it should be.
+async fn locate(client: &Client, place: &Place) -> anyhow::Result<String> {
+    let file = match place {
+        Place::File(file) if file.starts_with("s3://") => return Ok(file.clone()),
+        Place::File(file) => file,
+        Place::Images(folder) => return upload_images(client, folder).await,
+    };
     Ok(client.upload_file(Path::new(file)).await?.uri)
+}
+
+/// Uploads a folder of images as one tar.
+async fn upload_images(client: &Client, images: &Folder) -> anyhow::Result<String> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("images.tar");
+    let (images, target) = (images.clone(), path.clone());
+    tokio::task::spawn_blocking(move || images.pack(&target)).await??;
+    Ok(client.upload_file(&path).await?.uri)
 }
 
 fn guess_format(file: &str) -> anyhow::Result<DatasetFormat> {

@@ -233,6 +233,15 @@ fn check_alike(train: &DatasetVersion, other: &DatasetVersion, pointer: &str, v:
             v.check(want == got, pointer, "target_mismatch", || {
                 format!("it has {got} labels a sample, the training data {want}")
             });
+            let sorted = |names: &Vec<String>| {
+                let mut names = names.clone();
+                names.sort();
+                names
+            };
+            let mixed = names != other && sorted(names) == sorted(other);
+            v.check(!mixed, pointer, "target_mismatch", || {
+                "it has the training data's labels in another order".to_owned()
+            });
         }
         _ => v.push(
             pointer,

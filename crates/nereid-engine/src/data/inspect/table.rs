@@ -1,5 +1,7 @@
 //! Describes a table: reads all cells once, then decides what each column is.
 
+use std::collections::HashMap;
+
 use nereid_core::{
     datasets::{
         DatasetSchema, DatasetSource, DatasetStatistics, Inspection, PreviewRow,
@@ -16,11 +18,11 @@ use super::{
     super::{
         bytes::Place,
         elements::check_sample,
-        labels::{Labels, Target},
+        labels::{Labels, Target, many::ManyLabels},
         profile::{DISTINCT_BYTES, Profile},
         rows::Label,
         statistics::Column,
-        tables::{Records, count_row, ignored, missing_column, set_label},
+        tables::{Records, count_row, ignored, label_value, missing_column, set_label, target},
     },
     describe, preview_features, preview_target,
 };
@@ -33,8 +35,12 @@ struct Survey<'a> {
     source: &'a DatasetSource,
     /// By position in the records; `None` for the label and ignored columns.
     profiles: Vec<Option<Profile>>,
-    label_at: Option<usize>,
+    /// Names of the labels, and where they are in the records.
+    names: HashMap<String, usize>,
+    labels_at: Vec<Option<usize>>,
     labels: Option<Labels>,
+    /// Instead, if there are several.
+    many: Option<ManyLabels>,
     label: Label,
     /// Features and label of the first rows.
     preview: Vec<(Vec<Value>, Label)>,
@@ -47,11 +53,17 @@ pub(super) fn inspect(
     source: &DatasetSource,
     mut records: Box<dyn Records>,
 ) -> Result<Inspection, EngineError> {
+    let names: Vec<String> = source.labels().cloned().collect();
     let mut survey = Survey {
         source,
         profiles: Vec::new(),
-        label_at: None,
+        labels_at: vec![None; names.len()],
         labels: source.label_column.clone().map(Labels::new),
+        many: (names.len() > 1).then(|| {
+            let name = target(&names).unwrap_or_default();
+            ManyLabels::new(name, names.clone())
+        }),
+        names: names.into_iter().zip(0..).collect(),
         label: Label::default(),
         preview: Vec::new(),
         budget: DISTINCT_BYTES,
@@ -79,11 +91,11 @@ impl Survey<'_> {
     /// Begins to profile the columns that the records have found since last time.
     fn find_columns(&mut self, columns: &[String]) {
         for (at, name) in columns.iter().enumerate().skip(self.profiles.len()) {
-            let label = self.source.label_column.as_ref() == Some(name);
-            if label {
-                self.label_at = Some(at);
+            let label = self.names.get(name);
+            if let Some(&label) = label {
+                self.labels_at[label] = Some(at);
             }
-            let skipped = label || ignored(self.source, name);
+            let skipped = label.is_some() || ignored(self.source, name);
             let declared = self.source.columns.get(name);
             // The row in which it is first seen is being read, so that it is not missing there.
             let before = self.rows.saturating_sub(1);
@@ -95,7 +107,8 @@ impl Survey<'_> {
     /// Demands the label and at least one feature, and that declared columns are there.
     fn check_columns(&self, records: &dyn Records) -> Result<(), EngineError> {
         let (place, known) = (records.place(), records.columns());
-        if let (Some(label), None) = (&self.source.label_column, self.label_at) {
+        let mut labels = self.source.labels().zip(&self.labels_at);
+        if let Some((label, _)) = labels.find(|(_, at)| at.is_none()) {
             return Err(missing_column(place, known, label, "the label column"));
         }
         let declared = self.source.columns.keys();
@@ -123,25 +136,38 @@ impl Survey<'_> {
                 cells.push(show(cell));
             }
         }
-        if let Some(labels) = &mut self.labels {
-            let cell = self
-                .label_at
-                .map_or(Ok(Cell::Missing), |at| records.cell(at))?;
-            set_label(&mut self.label, cell)
-                .map_err(|f| fault(records.place(), row, self.source.label_column.as_deref(), f))?;
-            labels.push(&self.label);
-        }
+        self.push_labels(records, row)?;
         if previewed {
             self.preview.push((cells, self.label.clone()));
         }
         Ok(())
     }
 
+    fn push_labels(&mut self, records: &dyn Records, row: u64) -> Result<(), EngineError> {
+        self.label.values_mut().clear();
+        for (name, &at) in self.source.labels().zip(&self.labels_at) {
+            let cell = at.map_or(Ok(Cell::Missing), |at| records.cell(at))?;
+            let read = if self.many.is_some() {
+                label_value(cell).map(|n| self.label.values_mut().push(n))
+            } else {
+                set_label(&mut self.label, cell)
+            };
+            read.map_err(|f| fault(records.place(), row, Some(name), f))?;
+        }
+        if let Some(labels) = &mut self.labels {
+            labels.push(&self.label);
+        }
+        if let Some(many) = &mut self.many {
+            many.push(self.label.values());
+        }
+        Ok(())
+    }
+
     fn finish(self, place: &Place) -> Result<Inspection, EngineError> {
-        let target = self
-            .labels
-            .map(|labels| labels.finish(self.source.target, place))
-            .transpose()?;
+        let declared = self.source.target;
+        let one = self.labels.map(|labels| labels.finish(declared, place));
+        let several = self.many.map(|many| many.finish(declared, place));
+        let target = one.or(several).transpose()?;
         let profiles: Vec<Profile> = self.profiles.into_iter().flatten().collect();
         let features = profiles
             .iter()

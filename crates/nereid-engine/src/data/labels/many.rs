@@ -11,19 +11,22 @@ use crate::data::bytes::Place;
 /// Collects the labels of all rows in one pass.
 pub(in crate::data) struct ManyLabels {
     name: String,
+    /// Names of the labels.
+    names: Vec<String>,
     rows: u64,
     /// Rows that have each label, as long as all are 0 or 1.
     counts: Vec<u64>,
-    /// The first that is neither 0 nor 1, with its row.
-    first_other: Option<(u64, f32)>,
+    /// The first that is neither 0 nor 1, with its row and its place in there.
+    first_other: Option<(u64, usize, f32)>,
 }
 
 impl ManyLabels {
-    pub(in crate::data) fn new(name: String, width: usize) -> Self {
+    pub(in crate::data) fn new(name: String, names: Vec<String>) -> Self {
         Self {
             name,
             rows: 0,
-            counts: vec![0; width],
+            counts: vec![0; names.len()],
+            names,
             first_other: None,
         }
     }
@@ -31,11 +34,11 @@ impl ManyLabels {
     pub(in crate::data) fn push(&mut self, labels: &[f32]) {
         let row = self.rows;
         self.rows += 1;
-        for (count, &label) in self.counts.iter_mut().zip(labels) {
+        for (i, (count, &label)) in self.counts.iter_mut().zip(labels).enumerate() {
             if is_on(label) == Some(true) {
                 *count += 1;
             } else if is_on(label).is_none() && self.first_other.is_none() {
-                self.first_other = Some((row, label));
+                self.first_other = Some((row, i, label));
             }
         }
     }
@@ -46,16 +49,16 @@ impl ManyLabels {
         declared: Option<TargetKind>,
         place: &Place,
     ) -> Result<Target, EngineError> {
-        let names = || (0..self.counts.len()).map(|i| i.to_string()).collect();
         let numbers = declared == Some(TargetKind::Value);
         match self.first_other {
-            Some((row, other)) if declared == Some(TargetKind::Class) => {
+            Some((row, i, other)) if declared == Some(TargetKind::Class) => {
                 let detail = format!("{other} is neither 0 nor 1, as each of several labels is");
-                Err(place.fault_at("not_a_label", Some(row), None, detail))
+                let column = self.names.get(i).map(String::as_str);
+                Err(place.fault_at("not_a_label", Some(row), column, detail))
             }
             None if !numbers => Ok(Target {
                 schema: TargetSchema::Labels {
-                    labels: names(),
+                    labels: self.names,
                     name: self.name,
                 },
                 class_counts: Some(self.counts),
@@ -63,7 +66,7 @@ impl ManyLabels {
             }),
             _ => Ok(Target {
                 schema: TargetSchema::Values {
-                    values: names(),
+                    values: self.names,
                     name: self.name,
                 },
                 class_counts: None,

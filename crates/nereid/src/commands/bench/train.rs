@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use anyhow::{Context, bail};
 use nereid_core::{datasets::DatasetFile, engine::DataFiles, workers::DeviceKind};
 use nereid_engine::bench::{self, Case};
-use nereid_objects::{Objects, PutOptions};
+use nereid_objects::{Objects, PutOptions, datasets::PinnedFiles};
 use serde::Serialize;
 
 use super::{DataPlace, TrainArgs, site};
@@ -94,10 +94,11 @@ async fn upload(case: &Case, objects: &Objects) -> anyhow::Result<Arc<dyn DataFi
             bytes: stored.bytes,
             sha256: stored.sha256,
             etag: stored.etag,
+            objects: None,
         };
         files.insert(role, file);
     }
-    Ok(nereid_worker::files_in_s3(objects, files))
+    Ok(Arc::new(PinnedFiles::of_version(objects, files)?))
 }
 
 async fn train(
