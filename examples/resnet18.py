@@ -46,8 +46,8 @@ def main():
         "metrics": ["accuracy"],
         "fit": {"epochs": 3, "batch_size": 32, "seed": 1},
     })
-    version = call("GET", "/v1/models/resnet18-gratings/versions?limit=1")["items"][0]
-    points = call("GET", f"/v1/jobs/{version['job_id']}/metrics?limit=200")["items"]
+    version = call("GET", "/v1/models/resnet18-gratings/versions?page_size=1")["items"][0]
+    points = call("GET", f"/v1/jobs/{version['lineage']['job_id']}/metrics?limit=200")["items"]
     epochs = [p["values"]["loss"] for p in points if p["epoch"] % 1 == 0 and "loss" in p["values"]]
     print("loss after each epoch:", json.dumps([round(loss, 3) for loss in epochs]))
     if not epochs[-1] < 0.7 * epochs[0]:
