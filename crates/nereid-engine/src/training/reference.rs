@@ -16,10 +16,14 @@ use close::Differences;
 use crate::device::devices;
 
 /// Cases whose weights may stray twice as far within ten steps, and why.
-const ROUNDED: [(&str, &str); 2] = [
+const ROUNDED: [(&str, &str); 3] = [
     (
         "loss/mape",
         "errors in per cent make losses and gradients of some hundred",
+    ),
+    (
+        "GroupNormalization/groups_4_epsilon_1e-05",
+        "a bias before it has no gradient but what rounding leaves, more of it on some devices",
     ),
     (
         "optimizer/schedule/",
