@@ -138,9 +138,18 @@ pub struct ColumnStatistics {
     /// Figures of the values that are numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers: Option<ValueStatistics>,
-    /// The most frequent values of what is no number, with their rows.
+    /// The most frequent values of what is no number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub frequent: Vec<(String, u64)>,
+    pub frequent: Vec<FrequentValue>,
+}
+
+/// A value that many rows have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FrequentValue {
+    /// The value, perhaps cut.
+    pub value: String,
+    /// Number of rows that have it.
+    pub rows: u64,
 }
 
 /// Figures of one number over all rows.

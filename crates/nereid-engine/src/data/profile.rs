@@ -4,7 +4,7 @@ mod counts;
 mod decide;
 
 use nereid_core::datasets::{
-    ColumnStatistics, ValueStatistics,
+    ColumnStatistics, FrequentValue, ValueStatistics,
     columns::{ColumnSpec, TextEncoding},
     encoding::{Cell, CellFault, narrow_number},
     words::words,
@@ -173,7 +173,11 @@ impl Profile {
             }),
             frequent: frequent.map_or(Vec::new(), |v| {
                 let shown = v.by_count().into_iter().take(SHOWN_VALUES);
-                shown.map(|(v, n)| (clip(v), n)).collect()
+                let named = |(value, rows)| FrequentValue {
+                    value: clip(value),
+                    rows,
+                };
+                shown.map(named).collect()
             }),
         }
     }
