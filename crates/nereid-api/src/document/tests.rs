@@ -207,6 +207,19 @@ fn examples_work() {
     assert!(files["$ref"].is_string());
 }
 
+/// Words are described as they are sent.
+#[test]
+fn enumerations_are_described_by_their_words() {
+    let schemas = &json()["components"]["schemas"];
+    let words = |name: &str| schemas[name]["enum"].clone();
+    assert_eq!(
+        words("Role"),
+        serde_json::json!(nereid_core::keys::Role::ALL)
+    );
+    let devices = nereid_core::workers::DeviceKind::ALL;
+    assert_eq!(words("DeviceKind"), serde_json::json!(devices));
+}
+
 /// Each metric can be named by a word alone.
 #[test]
 fn metric_names_are_the_metrics() {
