@@ -48,7 +48,7 @@ pub(super) fn simplify(document: &mut Value) {
 
 /// Shows what readers take where it differs from what serde's attributes say.
 fn correct(schemas: &mut Map<String, Value>) {
-    for name in ["TrainSpec", "Network", "NoopSpec"] {
+    for name in ["TrainSpec", "WrittenNetwork", "NoopSpec"] {
         schemas[name]["additionalProperties"] = Value::Bool(false);
     }
     for name in ["Loss", "Metric", "Optimizer", "Callback"] {
