@@ -216,7 +216,7 @@ fn enumerations_are_described_by_their_words() {
         words("Role"),
         serde_json::json!(nereid_core::keys::Role::ALL)
     );
-    let devices = nereid_core::workers::DeviceKind::ALL;
+    let devices = DeviceKind::ALL;
     assert_eq!(words("DeviceKind"), serde_json::json!(devices));
 }
 
