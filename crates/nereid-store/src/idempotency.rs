@@ -77,10 +77,17 @@ impl Store {
             pending: Arc::clone(&self.pending),
             wakes: Vec::new(),
         };
-        Ok(match write.replay().await? {
-            Some(response) => Begun::Replay(response),
-            None => Begun::Fresh(write),
-        })
+        let known = match write.replay().await {
+            Ok(None) => return Ok(Begun::Fresh(write)),
+            Ok(Some(response)) => Ok(Begun::Replay(response)),
+            Err(e) => Err(e),
+        };
+        // The key is free again before the answer is out: a client that sends the next request at
+        // once must not be told that this one is still under way.
+        if let Err(e) = write.rollback().await {
+            tracing::debug!(error = %e, "the connection of an answered request is given up");
+        }
+        known
     }
 }
 

@@ -66,9 +66,17 @@ impl Store {
             Begun::Fresh(tx) => tx,
             Begun::Replay(response) => return Ok(Submitted::Replay(response)),
         };
-        let job = tx.submit_job(new).await?;
-        tx.commit(CREATED, &job).await?;
-        Ok(Submitted::Fresh(job))
+        match tx.submit_job(new).await {
+            Ok(job) => {
+                tx.commit(CREATED, &job).await?;
+                Ok(Submitted::Fresh(job))
+            }
+            Err(e) => {
+                // What is wrong with the submission matters more than how its transaction ends.
+                let _ = tx.rollback().await;
+                Err(e)
+            }
+        }
     }
 }
 
