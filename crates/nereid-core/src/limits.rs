@@ -120,6 +120,10 @@ pub const COUNTED_AHEAD: i64 = 10_000;
 pub const MAX_PRIORITY: u8 = 100;
 /// Most replicas of one variant.
 pub const MAX_REPLICAS: u32 = 64;
+/// Longest cooldown of autoscaling in seconds.
+pub const MAX_COOLDOWN: u32 = 86_400;
+/// Most scheduled least capacities of one variant.
+pub const MAX_SCHEDULES: usize = 16;
 /// Most variants of one endpoint.
 pub const MAX_VARIANTS: usize = 8;
 /// Most rows shown in a dataset preview.
