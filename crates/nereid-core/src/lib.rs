@@ -16,6 +16,7 @@ pub mod keys;
 pub mod limits;
 pub mod models;
 pub mod names;
+pub mod rollouts;
 pub mod spec;
 pub mod tensors;
 pub mod validation;

@@ -120,6 +120,14 @@ pub const COUNTED_AHEAD: i64 = 10_000;
 pub const MAX_PRIORITY: u8 = 100;
 /// Most replicas of one variant.
 pub const MAX_REPLICAS: u32 = 64;
+/// Longest wait of one state of a rollout in seconds.
+pub const MAX_ROLLOUT_WAIT: u32 = 86_400;
+/// Longest time that a rollout may take in seconds.
+pub const MAX_ROLLOUT_TIME: u32 = 7 * 86_400;
+/// Most rules that undo one rollout.
+pub const MAX_ROLLBACK_RULES: usize = 8;
+/// Longest time that such a rule looks back, in seconds.
+pub const MAX_EVALUATION_SECONDS: u32 = 3_600;
 /// Longest cooldown of autoscaling in seconds.
 pub const MAX_COOLDOWN: u32 = 86_400;
 /// Most scheduled least capacities of one variant.
