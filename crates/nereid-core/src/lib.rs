@@ -10,6 +10,7 @@ pub mod endpoints;
 pub mod engine;
 pub mod events;
 pub mod ids;
+pub mod inference;
 pub mod jobs;
 pub mod keys;
 pub mod limits;
