@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use nereid_core::{
     Name,
+    batching::Batching,
     datasets::{DatasetFormat, FileRole, FileUris, TargetKind, columns::ColumnSpec},
     spec::{
         Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Task, Tolerance,
@@ -169,6 +170,12 @@ pub(crate) struct SubmitDeploySpec {
     /// How far optimisation may stray.
     #[serde(default)]
     tolerance: Tolerance,
+    /// How the replicas form batches of the requests that wait for them.
+    #[serde(default)]
+    batching: Batching,
+    /// Sends a request that is not answered after so many microseconds to a second replica, too.
+    #[schema(value_type = u32, required = false, minimum = 1, maximum = 60_000_000)]
+    hedge_after_us: Option<u32>,
 }
 
 /// A training of the model that the path names.
@@ -244,6 +251,12 @@ pub(crate) struct DeployModel {
     /// How far optimisation may stray.
     #[serde(default)]
     tolerance: Tolerance,
+    /// How the replicas form batches of the requests that wait for them.
+    #[serde(default)]
+    batching: Batching,
+    /// Sends a request that is not answered after so many microseconds to a second replica, too.
+    #[schema(value_type = u32, required = false, minimum = 1, maximum = 60_000_000)]
+    hedge_after_us: Option<u32>,
     /// How it is queued.
     #[serde(flatten)]
     options: SubmitOptions,

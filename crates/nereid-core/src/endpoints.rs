@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Name,
+    batching::{Batching, VariantSettings},
     ids::{EndpointId, ModelVersionId, ReplicaId, VariantId, WorkerId},
     limits,
     models::{ServingArtifact, Signature},
@@ -64,6 +65,25 @@ pub struct VariantSpec {
     #[serde(default = "default_replicas")]
     #[schema(minimum = 1, maximum = 64)]
     pub replicas: u32,
+    /// How its replicas form batches of the requests that wait for them.
+    #[serde(default)]
+    pub batching: Batching,
+    /// Sends a request that is not answered after so many microseconds to a second replica, too;
+    /// the first answer counts. Off unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 60_000_000)]
+    pub hedge_after_us: Option<u32>,
+}
+
+impl VariantSpec {
+    /// Returns how it serves.
+    #[must_use]
+    pub fn settings(&self) -> VariantSettings {
+        VariantSettings {
+            batching: self.batching.clone(),
+            hedge_after_us: self.hedge_after_us,
+        }
+    }
 }
 
 const fn default_weight() -> u32 {
@@ -103,6 +123,7 @@ impl EndpointSpec {
                     1,
                     limits::MAX_REPLICAS,
                 );
+                variant.settings().check(at, v);
                 Some(variant)
             });
         let v: &mut Violations = reader.violations();
@@ -199,6 +220,10 @@ pub struct RouteVariant {
     pub version: u32,
     /// What the model takes and gives.
     pub signature: Signature,
+    /// Names the files that its replicas loaded: whoever has the same answers the same.
+    pub digest: String,
+    /// How it serves.
+    pub settings: VariantSettings,
     /// Ready replicas.
     pub replicas: Vec<ReplicaAddress>,
 }
@@ -227,6 +252,8 @@ pub struct Assignment {
     pub status: ReplicaStatus,
     /// Files to load.
     pub artifact: ServingArtifact,
+    /// How it serves.
+    pub settings: VariantSettings,
 }
 
 /// Response of a prediction: one entry per row.

@@ -5,12 +5,14 @@
 //! how API and worker use the training engine without linking it.
 
 pub mod autoscaling;
+pub mod batching;
 pub mod clock;
 pub mod datasets;
 pub mod endpoints;
 pub mod engine;
 pub mod events;
 pub mod ids;
+pub mod inference;
 pub mod jobs;
 pub mod keys;
 pub mod limits;

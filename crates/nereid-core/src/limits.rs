@@ -134,5 +134,23 @@ pub const MAX_COOLDOWN: u32 = 86_400;
 pub const MAX_SCHEDULES: usize = 16;
 /// Most variants of one endpoint.
 pub const MAX_VARIANTS: usize = 8;
+/// Most rows of one execution of a served model.
+pub const MAX_SERVING_BATCH: u32 = 4_096;
+/// Longest wait of an idle engine for a fuller batch, in microseconds.
+pub const MAX_QUEUE_DELAY_US: u32 = 1_000_000;
+/// Most sizes that a variant's batches should preferably have.
+pub const MAX_PREFERRED_SIZES: usize = 16;
+/// Most requests that wait in one replica.
+pub const MAX_QUEUE_SIZE: u32 = 65_536;
+/// Longest time that an inference may be given, in microseconds.
+pub const MAX_INFERENCE_TIMEOUT_US: u64 = 600_000_000;
+/// Most levels of priority of a variant.
+pub const MAX_PRIORITY_LEVELS: u32 = 16;
+/// Most executions at the same time in one replica.
+pub const MAX_CONCURRENCY: u32 = 256;
+/// Most bytes of answers that are kept for one variant.
+pub const MAX_RESPONSE_CACHE_BYTES: u64 = 16 << 30;
+/// Longest wait before a request is sent to a second replica, in microseconds.
+pub const MAX_HEDGE_AFTER_US: u32 = 60_000_000;
 /// Most rows shown in a dataset preview.
 pub const PREVIEW_ROWS: usize = 10;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use nereid_core::{
     Name,
+    batching::VariantSettings,
     endpoints::{Endpoint, EndpointSpec, Replica, Variant, VariantSpec},
     ids::{EndpointId, ProjectId},
 };
@@ -205,7 +206,7 @@ async fn with_variants(
     let ids: Vec<Uuid> = endpoints.iter().map(|e| e.id).collect();
     let generations: Vec<i32> = endpoints.iter().map(|e| e.generation).collect();
     let variants = sqlx::query!(
-        "SELECT v.id, v.endpoint_id, v.name, m.name AS model, mv.version, v.weight, v.replicas
+        "SELECT v.id, v.endpoint_id, v.name, m.name AS model, mv.version, v.weight, v.replicas, v.settings
          FROM unnest($1::uuid[], $2::integer[]) AS e (id, generation)
          JOIN endpoint_variants v ON v.endpoint_id = e.id AND v.generation = e.generation
          JOIN model_versions mv ON mv.id = v.model_version_id
@@ -221,6 +222,7 @@ async fn with_variants(
     let mut by_endpoint: HashMap<EndpointId, Vec<Variant>> = HashMap::new();
     for v in variants {
         let row = Row::new("endpoint_variants", &v.id);
+        let settings: VariantSettings = row.json("settings", v.settings)?;
         let variant = Variant {
             spec: VariantSpec {
                 name: row.name("name", v.name)?,
@@ -228,6 +230,8 @@ async fn with_variants(
                 version: row.number("version", v.version)?,
                 weight: row.number("weight", v.weight)?,
                 replicas: row.number("replicas", v.replicas)?,
+                batching: settings.batching,
+                hedge_after_us: settings.hedge_after_us,
             },
             replicas_status: replicas.remove(&v.id).unwrap_or_default(),
         };

@@ -230,6 +230,7 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use nereid_core::{
+        batching::Batching,
         clock::SystemClock,
         ids::{ClaimId, JobId, ProjectId},
         jobs::JobSpec,
@@ -254,6 +255,8 @@ pub(crate) mod tests {
                 version: 1,
                 replicas: 1,
                 tolerance: Tolerance::default(),
+                batching: Batching::default(),
+                hedge_after_us: None,
             }),
             attempts: 0,
             requested: None,

@@ -54,8 +54,9 @@ pub(crate) async fn run(
         return Err(RunError::Halted);
     }
     let (fence, endpoint, replicas) = (&attempt.fence, &spec.endpoint, spec.replicas);
+    let settings = spec.settings();
     let generation = attempt
-        .insist(|| store.roll_out(fence, version.id, endpoint, replicas, &artifact))
+        .insist(|| store.roll_out(fence, version.id, endpoint, replicas, &settings, &artifact))
         .await?;
     attempt.outbox.phase(JobPhase::Warming);
     let message = format!("generation {generation} of {} warms up", spec.endpoint);

@@ -182,7 +182,10 @@ impl Member {
 
 #[cfg(test)]
 mod tests {
-    use nereid_core::ids::{EndpointId, WorkerId};
+    use nereid_core::{
+        batching::VariantSettings,
+        ids::{EndpointId, WorkerId},
+    };
 
     use super::*;
     use crate::predict::tests::signature;
@@ -203,6 +206,8 @@ mod tests {
             model: "digits".parse().unwrap(),
             version: 1,
             signature: signature(&[2], None),
+            digest: String::new(),
+            settings: VariantSettings::default(),
             replicas,
         }
     }

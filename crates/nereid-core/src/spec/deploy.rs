@@ -5,7 +5,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
-    Name, limits,
+    Name,
+    batching::{Batching, VariantSettings},
+    limits,
     validation::{ObjectReader, Violations},
 };
 
@@ -46,9 +48,25 @@ pub struct DeploySpec {
     /// How far optimisation may stray.
     #[serde(default)]
     pub tolerance: Tolerance,
+    /// How the replicas form batches of the requests that wait for them.
+    #[serde(default)]
+    pub batching: Batching,
+    /// Sends a request that is not answered after so many microseconds to a second replica, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 60_000_000)]
+    pub hedge_after_us: Option<u32>,
 }
 
 impl DeploySpec {
+    /// Returns how the endpoint's variant serves.
+    #[must_use]
+    pub fn settings(&self) -> VariantSettings {
+        VariantSettings {
+            batching: self.batching.clone(),
+            hedge_after_us: self.hedge_after_us,
+        }
+    }
+
     /// Reads a spec, recording every mistake.
     pub fn read(value: Value, pointer: &str, violations: &mut Violations) -> Option<Self> {
         let mut r = ObjectReader::new(value, pointer, violations)?;
@@ -57,6 +75,10 @@ impl DeploySpec {
         let endpoint = r.optional("endpoint").or_else(|| model.clone());
         let replicas: u32 = r.optional("replicas").unwrap_or(1);
         let tolerance: Tolerance = r.optional("tolerance").unwrap_or_default();
+        let settings = VariantSettings {
+            batching: r.optional("batching").unwrap_or_default(),
+            hedge_after_us: r.optional("hedge_after_us"),
+        };
         let v = r.violations();
         if let Some(version) = version {
             v.check_range(
@@ -84,6 +106,7 @@ impl DeploySpec {
             0.0,
             1e6,
         );
+        settings.check(pointer, v);
         r.finish();
         Some(Self {
             model: model?,
@@ -91,6 +114,8 @@ impl DeploySpec {
             endpoint: endpoint?,
             replicas,
             tolerance,
+            batching: settings.batching,
+            hedge_after_us: settings.hedge_after_us,
         })
     }
 }

@@ -1,8 +1,9 @@
 -- Ready replicas of the generations that serve, on workers heard of within the last $1 seconds.
 SELECT
     e.id AS endpoint, e.project_id, e.name, v.generation,
-    v.id AS variant, v.name AS variant_name, v.weight,
+    v.id AS variant, v.name AS variant_name, v.weight, v.settings,
     m.name AS model, mv.version, mv.signature,
+    encode(sha256(convert_to((mv.serving -> 'files')::text, 'UTF8')), 'hex') AS digest,
     r.id AS replica, w.id AS worker, w.url
 FROM endpoints e
 JOIN endpoint_variants v ON v.endpoint_id = e.id AND v.generation = e.serving_generation

@@ -2,9 +2,11 @@
 
 use nereid_core::{
     Name,
+    batching::VariantSettings,
     endpoints::{EndpointSpec, VariantSpec},
     ids::{EndpointId, JobId, ProjectId, VariantId},
 };
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
@@ -21,6 +23,7 @@ pub(crate) struct NewVariant {
     pub(crate) model_version: Uuid,
     pub(crate) weight: i32,
     pub(crate) replicas: i32,
+    pub(crate) settings: VariantSettings,
 }
 
 /// Finds the versions that `spec` names and locks them against deletion.
@@ -36,6 +39,7 @@ pub(super) async fn resolve(
             model_version: resolve_version(conn, project, variant).await?,
             weight: rows::bind(variant.weight)?,
             replicas: rows::bind(variant.replicas)?,
+            settings: variant.settings(),
         });
     }
     Ok(variants)
@@ -135,6 +139,8 @@ pub(crate) async fn insert(
     let versions: Vec<Uuid> = variants.iter().map(|v| v.model_version).collect();
     let weights: Vec<i32> = variants.iter().map(|v| v.weight).collect();
     let replicas: Vec<i32> = variants.iter().map(|v| v.replicas).collect();
+    let settings = variants.iter().map(|v| rows::json(&v.settings));
+    let settings: Vec<Value> = settings.collect::<Result<_, _>>()?;
     sqlx::query!(
         "INSERT INTO endpoint_generations (endpoint_id, generation, job_id) VALUES ($1, $2, $3)",
         endpoint.0,
@@ -144,17 +150,18 @@ pub(crate) async fn insert(
     .execute(&mut *conn)
     .await?;
     sqlx::query!(
-        "INSERT INTO endpoint_variants (id, endpoint_id, generation, position, name, model_version_id, weight, replicas)
-         SELECT v.id, $1, $2, v.n::integer - 1, v.name, v.version, v.weight, v.replicas
-         FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::integer[], $7::integer[])
-             WITH ORDINALITY AS v (id, name, version, weight, replicas, n)",
+        "INSERT INTO endpoint_variants (id, endpoint_id, generation, position, name, model_version_id, weight, replicas, settings)
+         SELECT v.id, $1, $2, v.n::integer - 1, v.name, v.version, v.weight, v.replicas, v.settings
+         FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::integer[], $7::integer[], $8::jsonb[])
+             WITH ORDINALITY AS v (id, name, version, weight, replicas, settings, n)",
         endpoint.0,
         generation,
         &ids,
         &names,
         &versions,
         &weights,
-        &replicas
+        &replicas,
+        &settings
     )
     .execute(conn)
     .await?;
@@ -167,7 +174,7 @@ pub(super) async fn previous(
     endpoint: EndpointId,
 ) -> Result<Option<EndpointSpec>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT v.id, v.name, m.name AS model, mv.version, v.weight, v.replicas
+        "SELECT v.id, v.name, m.name AS model, mv.version, v.weight, v.replicas, v.settings
          FROM endpoint_variants v
          JOIN model_versions mv ON mv.id = v.model_version_id
          JOIN models m ON m.id = mv.model_id
@@ -184,12 +191,15 @@ pub(super) async fn previous(
     }
     let variants = rows.into_iter().map(|r| {
         let row = Row::new("endpoint_variants", &r.id);
+        let settings: VariantSettings = row.json("settings", r.settings)?;
         Ok(VariantSpec {
             name: row.name("name", r.name)?,
             model: row.name("model", r.model)?,
             version: row.number("version", r.version)?,
             weight: row.number("weight", r.weight)?,
             replicas: row.number("replicas", r.replicas)?,
+            batching: settings.batching,
+            hedge_after_us: settings.hedge_after_us,
         })
     });
     let variants = variants.collect::<Result<_, StoreError>>()?;

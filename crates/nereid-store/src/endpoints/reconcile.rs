@@ -96,7 +96,7 @@ async fn let_go(conn: &mut Tx, worker: WorkerId) -> Result<u64, StoreError> {
 
 async fn assignments(conn: &mut Tx, worker: WorkerId) -> Result<Vec<Assignment>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT r.id, r.variant_id, r.status, m.id AS version, m.serving AS "serving?"
+        r#"SELECT r.id, r.variant_id, r.status, v.settings, m.id AS version, m.serving AS "serving?"
          FROM replicas r
          JOIN endpoint_variants v ON v.id = r.variant_id
          JOIN model_versions m ON m.id = v.model_version_id
@@ -115,6 +115,8 @@ async fn assignments(conn: &mut Tx, worker: WorkerId) -> Result<Vec<Assignment>,
                 version: r.version.into(),
                 status: Row::new("replicas", &r.id).word("status", &r.status)?,
                 artifact: version.json("serving", serving)?,
+                settings: Row::new("endpoint_variants", &r.variant_id)
+                    .json("settings", r.settings)?,
             })
         })
         .collect()

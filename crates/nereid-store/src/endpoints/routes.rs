@@ -49,6 +49,8 @@ impl Store {
                     model: row.name("model", r.model)?,
                     version: row.number("version", r.version)?,
                     signature: row.json("signature", r.signature)?,
+                    digest: r.digest.unwrap_or_default(),
+                    settings: row.json("settings", r.settings)?,
                     replicas: Vec::new(),
                 });
             }

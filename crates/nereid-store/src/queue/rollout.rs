@@ -2,6 +2,7 @@
 
 use nereid_core::{
     Name,
+    batching::VariantSettings,
     ids::ModelVersionId,
     jobs::{Fence, JobPhase},
     models::ServingArtifact,
@@ -35,6 +36,7 @@ impl Store {
         version: ModelVersionId,
         endpoint: &Name,
         replicas: u32,
+        settings: &VariantSettings,
         artifact: &ServingArtifact,
     ) -> Result<u32, StoreError> {
         let mut tx = self.pool.begin().await?;
@@ -55,6 +57,7 @@ impl Store {
                 model_version: version.0,
                 weight: 100,
                 replicas: rows::bind(replicas)?,
+                settings: settings.clone(),
             };
             next_generation(&mut tx, &lease, endpoint, variant).await?
         };

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use nereid_core::{
+    batching::VariantSettings,
     events::EventKind,
     ids::{ClaimId, JobId},
     jobs::{Claim, Fence, TerminationReason},
@@ -127,7 +128,14 @@ async fn outputs_are_garbage_only_if_no_version_points_to_them() {
     let mut served = artifact();
     served.prefix = format!("projects/p/serving/{}/", staged(&current));
     db.store
-        .roll_out(&current, published.id, &name("e"), 1, &served)
+        .roll_out(
+            &current,
+            published.id,
+            &name("e"),
+            1,
+            &VariantSettings::default(),
+            &served,
+        )
         .await
         .unwrap();
     let reason = TerminationReason::Unavailable;

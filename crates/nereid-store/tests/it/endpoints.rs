@@ -1,6 +1,7 @@
 //! Generations, replicas, routes: traffic shifts only to what is ready, and never to nothing.
 
 use nereid_core::{
+    batching::{Batching, VariantSettings},
     endpoints::{Assignment, EndpointSpec, EndpointStatus, ReplicaStatus, VariantSpec},
     ids::WorkerId,
     jobs::JobResult,
@@ -15,6 +16,8 @@ fn spec(version: u32, replicas: u32) -> EndpointSpec {
         version,
         weight: 100,
         replicas,
+        batching: Batching::default(),
+        hedge_after_us: None,
     };
     EndpointSpec {
         variants: vec![variant],
@@ -60,7 +63,14 @@ async fn a_roll_out_shifts_traffic_when_ready_drains_the_old_and_rolls_back() {
     assert_eq!(generation, 1);
     let again = db
         .store
-        .roll_out(&fence, first.id, &name("e"), 2, &artifact())
+        .roll_out(
+            &fence,
+            first.id,
+            &name("e"),
+            2,
+            &VariantSettings::default(),
+            &artifact(),
+        )
         .await;
     assert_eq!(
         again.unwrap(),
@@ -258,4 +268,49 @@ async fn what_a_deploy_job_needs_cannot_be_deleted_under_it() {
         .await
         .unwrap();
     assert_eq!(code(&db.retry(id).await.unwrap_err()), "not_found");
+}
+
+#[tokio::test]
+async fn settings_reach_replicas_and_gateway_and_come_back_with_a_rollback() {
+    let db = db().await;
+    let version = db.trained("m").await;
+    let worker = db.worker().await;
+    let settings = VariantSettings {
+        batching: Batching {
+            max_batch_size: 8,
+            preferred_batch_sizes: vec![4, 8],
+            ..Batching::default()
+        },
+        hedge_after_us: Some(500),
+    };
+    db.submit(&deploy("m")).await;
+    let fence = db.claim_one(worker).await.fence;
+    let (endpoint, artifact) = (name("e"), artifact());
+    let rolled_out = db
+        .store
+        .roll_out(&fence, version.id, &endpoint, 1, &settings, &artifact);
+    rolled_out.await.unwrap();
+    let assigned = db.settle(worker).await;
+    assert_eq!(assigned[0].settings, settings);
+    let routed = async || {
+        let (_, _, route) = db.store.routes().await.unwrap().remove(0);
+        let variant = route.variants.into_iter().next().unwrap();
+        (variant.settings, variant.digest)
+    };
+    let (first, digest) = routed().await;
+    assert_eq!((first, digest.len()), (settings.clone(), 64));
+
+    let plain = spec(1, 1);
+    let updated = db.store.update_endpoint(db.project, &endpoint, &plain);
+    let updated = updated.await.unwrap();
+    assert_eq!(updated.variants[0].spec, plain.variants[0]);
+    db.settle(worker).await;
+    assert_eq!(routed().await, (VariantSettings::default(), digest.clone()));
+
+    let mut tx = db.write().await;
+    let back = tx.rollback_endpoint(&endpoint).await.unwrap();
+    tx.commit(200, &back).await.unwrap();
+    assert_eq!(back.variants[0].spec.settings(), settings);
+    db.settle(worker).await;
+    assert_eq!(routed().await, (settings, digest));
 }

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use nereid_core::{
+    batching::VariantSettings,
     events::LogLevel,
     jobs::{JobPhase, JobRequest, JobStatus, Standing, TerminationReason},
 };
@@ -91,7 +92,14 @@ async fn a_zombie_can_write_nothing_after_its_job_was_taken_over() {
             .unwrap_err(),
         db.publish(&zombie).await.unwrap_err(),
         db.store
-            .roll_out(fence, version, &endpoint, 1, &artifact())
+            .roll_out(
+                fence,
+                version,
+                &endpoint,
+                1,
+                &VariantSettings::default(),
+                &artifact(),
+            )
             .await
             .unwrap_err(),
         db.store

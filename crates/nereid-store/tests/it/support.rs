@@ -8,6 +8,7 @@ use std::{
 
 use nereid_core::{
     Name,
+    batching::VariantSettings,
     ids::{JobId, ModelVersionId, ProjectId, WorkerId},
     jobs::{
         CheckpointRef, Claim, Fence, Job, JobKind, JobRequest, JobSpec, NewJob, Published,
@@ -362,7 +363,14 @@ impl Db {
         let fence = self.claim_one(worker).await.fence;
         let generation = self
             .store
-            .roll_out(&fence, version, &name("e"), replicas, &artifact())
+            .roll_out(
+                &fence,
+                version,
+                &name("e"),
+                replicas,
+                &VariantSettings::default(),
+                &artifact(),
+            )
             .await;
         (fence, generation.unwrap())
     }
