@@ -15,8 +15,10 @@ use std::collections::BTreeMap;
 
 use nereid_core::{
     Name,
+    autoscaling::Autoscaling,
     batching::Batching,
     datasets::{DatasetFormat, FileRole, FileUris, TargetKind, columns::ColumnSpec},
+    rollouts::Rollout,
     spec::{
         Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Task, Tolerance,
         TrainSpec,
@@ -176,6 +178,12 @@ pub(crate) struct SubmitDeploySpec {
     /// Sends a request that is not answered after so many microseconds to a second replica, too.
     #[schema(value_type = u32, required = false, minimum = 1, maximum = 60_000_000)]
     hedge_after_us: Option<u32>,
+    /// Chooses the number of replicas by the load; `replicas` is then what it begins with.
+    #[schema(value_type = Autoscaling, required = false)]
+    autoscaling: Option<Autoscaling>,
+    /// How traffic goes over to the version.
+    #[serde(default)]
+    rollout: Rollout,
 }
 
 /// A training of the model that the path names.

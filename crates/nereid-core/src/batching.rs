@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{limits, validation::Violations};
+use crate::{autoscaling::Autoscaling, limits, validation::Violations};
 
 /// How a replica forms batches of the requests that wait for it.
 ///
@@ -150,7 +150,7 @@ impl Batching {
 }
 
 /// What a variant's replicas and the gateway need to know about how it serves.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VariantSettings {
     /// How its replicas form batches.
@@ -158,6 +158,9 @@ pub struct VariantSettings {
     /// Microseconds after which an unanswered request is sent to a second replica, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge_after_us: Option<u32>,
+    /// By what the number of replicas is chosen; fixed unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
 }
 
 impl VariantSettings {
@@ -167,6 +170,9 @@ impl VariantSettings {
         if let Some(after) = self.hedge_after_us {
             let at = format!("{at}/hedge_after_us");
             v.check_range(&at, after, 1, limits::MAX_HEDGE_AFTER_US);
+        }
+        if let Some(scaling) = &self.autoscaling {
+            scaling.check(&format!("{at}/autoscaling"), v);
         }
     }
 }

@@ -10,10 +10,12 @@ use utoipa::ToSchema;
 
 use crate::{
     Name,
+    autoscaling::Autoscaling,
     batching::{Batching, VariantSettings},
     ids::{EndpointId, ModelVersionId, ReplicaId, VariantId, WorkerId},
     limits,
     models::{ServingArtifact, Signature},
+    rollouts::{Rollout, RolloutStatus},
     validation::{ObjectReader, Violations},
     words::words,
 };
@@ -73,6 +75,9 @@ pub struct VariantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 60_000_000)]
     pub hedge_after_us: Option<u32>,
+    /// Chooses the number of replicas by the load; `replicas` is then what it begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
 }
 
 impl VariantSpec {
@@ -82,6 +87,7 @@ impl VariantSpec {
         VariantSettings {
             batching: self.batching.clone(),
             hedge_after_us: self.hedge_after_us,
+            autoscaling: self.autoscaling.clone(),
         }
     }
 }
@@ -100,6 +106,17 @@ pub struct EndpointSpec {
     /// Variants that share the traffic.
     #[schema(min_items = 1, max_items = 8)]
     pub variants: Vec<VariantSpec>,
+    /// How traffic goes over to them.
+    #[serde(default)]
+    pub rollout: Rollout,
+}
+
+/// What a generation carries beside its variants.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerationSettings {
+    /// How traffic goes over to it.
+    pub rollout: Rollout,
 }
 
 impl EndpointSpec {
@@ -146,8 +163,17 @@ impl EndpointSpec {
             "out_of_range",
             || "the weights add up to 0, so no variant would get traffic".to_owned(),
         );
-        Self { variants }
+        let rollout = read_rollout(reader);
+        Self { variants, rollout }
     }
+}
+
+/// Reads the field `rollout` of an endpoint's or a deployment's spec.
+pub(crate) fn read_rollout(reader: &mut ObjectReader<'_>) -> Rollout {
+    let at = reader.pointer_to("rollout");
+    let rollout: Rollout = reader.optional("rollout").unwrap_or_default();
+    rollout.check(&at, reader.violations());
+    rollout
 }
 
 /// A variant of an endpoint with the state of its replicas.
@@ -156,6 +182,8 @@ pub struct Variant {
     /// What the client asked for.
     #[serde(flatten)]
     pub spec: VariantSpec,
+    /// Replicas wanted now; what autoscaling chose, or `replicas`.
+    pub desired_replicas: u32,
     /// Its replicas.
     pub replicas_status: Vec<Replica>,
 }
@@ -188,6 +216,9 @@ pub struct Endpoint {
     /// Generation that answers requests now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving_generation: Option<u32>,
+    /// How traffic goes, or went, over to the newest generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutState>,
     /// Variants of the newest generation.
     pub variants: Vec<Variant>,
     /// When it was created.
@@ -196,20 +227,93 @@ pub struct Endpoint {
     pub updated_at: DateTime<Utc>,
 }
 
-/// Where the gateway may send requests of an endpoint: ready replicas of the serving generation.
+/// Where a rollout stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutState {
+    /// Generation that is rolled out.
+    pub generation: u32,
+    /// Generation that served before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_generation: Option<u32>,
+    /// How it is carried out.
+    pub policy: Rollout,
+    /// Where it stands.
+    pub status: RolloutStatus,
+    /// Per cent of the traffic that goes to the generation.
+    pub share: u32,
+    /// When this is to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<DateTime<Utc>>,
+    /// Why it stands there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it last changed.
+    pub changed_at: DateTime<Utc>,
+    /// When it was over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Something that happened to an endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EndpointEvent {
+    /// Number within the endpoint, from 1 without gaps.
+    pub seq: u64,
+    /// What happened.
+    pub kind: EndpointEventKind,
+    /// Details; depends on the kind.
+    pub data: Value,
+    /// When, by the database's clock.
+    pub at: DateTime<Utc>,
+}
+
+words! {
+    /// Kind of an endpoint's event.
+    EndpointEventKind {
+        /// A rollout began or changed its state or share; the data say why.
+        Rollout = "rollout",
+        /// The number of replicas wanted of a variant changed; the data say why.
+        Scaled = "scaled",
+        /// A replica could not be loaded, or its worker died.
+        ReplicaFailed = "replica_failed",
+    }
+}
+
+/// Where the gateway may send requests of an endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// The endpoint.
     pub endpoint: EndpointId,
     /// Generation that serves.
     pub generation: u32,
-    /// Variants with a ready replica.
+    /// What a generation being rolled out gets.
+    pub candidate: Option<Candidate>,
+    /// Variants with a ready replica, or without any while they sleep.
     pub variants: Vec<RouteVariant>,
+}
+
+/// What a generation being rolled out gets of the traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// The generation.
+    pub generation: u32,
+    /// Per cent of the requests that it answers.
+    pub share: u32,
+    /// Per cent of the requests that it gets a copy of.
+    pub shadow: u32,
 }
 
 /// A variant that can answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteVariant {
+    /// Identifier.
+    pub id: VariantId,
+    /// Generation that it belongs to.
+    pub generation: u32,
+    /// Whether it has no replica because it sleeps; a request wakes it.
+    pub asleep: bool,
     /// Its name.
     pub name: Name,
     /// Share of the traffic.

@@ -1,5 +1,7 @@
 //! Tensors as they cross the inference protocol: typed values with a shape.
 
+pub mod wire;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

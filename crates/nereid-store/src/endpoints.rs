@@ -6,20 +6,28 @@ use chrono::{DateTime, Utc};
 use nereid_core::{
     Name,
     batching::VariantSettings,
-    endpoints::{Endpoint, EndpointSpec, Replica, Variant, VariantSpec},
+    endpoints::{
+        Endpoint, EndpointSpec, GenerationSettings, Replica, RolloutState, Variant, VariantSpec,
+    },
     ids::{EndpointId, ProjectId},
 };
 use uuid::Uuid;
 
+use self::generations::NewGeneration;
 use crate::{
     Page, PageRequest, ResourceKind, Store, StoreError, WriteTx, audit, connection::Tx,
     notify::Wake, rows::Row,
 };
 
+mod events;
 pub(crate) mod generations;
 mod reconcile;
 mod replicas;
+mod restore;
+mod rollouts;
 mod routes;
+mod scaling;
+mod windows;
 
 struct EndpointRow {
     id: Uuid,
@@ -32,7 +40,11 @@ struct EndpointRow {
 }
 
 impl EndpointRow {
-    fn endpoint(self, variants: Vec<Variant>) -> Result<Endpoint, StoreError> {
+    fn endpoint(
+        self,
+        variants: Vec<Variant>,
+        rollout: Option<RolloutState>,
+    ) -> Result<Endpoint, StoreError> {
         let row = Row::new("endpoints", &self.id);
         let serving = self.serving_generation;
         let serving = serving.map(|g| row.number("serving_generation", g));
@@ -42,6 +54,7 @@ impl EndpointRow {
             status: row.word("status", &self.status)?,
             generation: row.number("generation", self.generation)?,
             serving_generation: serving.transpose()?,
+            rollout,
             variants,
             created_at: self.created_at,
             updated_at: self.updated_at,
@@ -67,26 +80,36 @@ impl WriteTx {
                 kind: ResourceKind::Endpoint,
                 id: name.to_string(),
             })?;
-        generations::insert(&mut self.tx, id, 1, &variants, None).await?;
+        let settings = GenerationSettings {
+            rollout: spec.rollout.clone(),
+        };
+        let new = NewGeneration {
+            variants: &variants,
+            settings: &settings,
+            job: None,
+        };
+        generations::insert(&mut self.tx, id, 1, &new).await?;
         self.audit("create", &format!("endpoint/{name}")).await?;
         self.wake(Wake::Endpoints);
         read_endpoint(&mut self.tx, self.project, name).await
     }
 
-    /// A new generation with the variants of the one that served before the newest (Conflict `no_previous` if none).
+    /// Undoes the rollout under way, whose former generation serves again at once; without one, makes a new generation
+    /// with the variants of the one that served before the newest (Conflict `no_previous` if none).
     ///
     /// # Errors
     /// [`StoreError::NotFound`], also if a version has been deleted since;
     /// [`StoreError::Conflict`] `no_previous`.
     pub async fn rollback_endpoint(&mut self, name: &Name) -> Result<Endpoint, StoreError> {
         let id = generations::find(&mut self.tx, self.project, name).await?;
-        let previous = generations::previous(&mut self.tx, id).await?;
-        let spec = previous.ok_or_else(|| {
-            let what = format!("no generation of endpoint {name} served before the newest one");
-            StoreError::conflict("no_previous", what)
-        })?;
-        let variants = generations::resolve(&mut self.tx, self.project, &spec).await?;
-        generations::add(&mut self.tx, id, &variants, None).await?;
+        if !self.undo_rollout(id).await? {
+            let previous = generations::previous(&mut self.tx, id).await?;
+            let spec = previous.ok_or_else(|| {
+                let what = format!("no generation of endpoint {name} served before the newest one");
+                StoreError::conflict("no_previous", what)
+            })?;
+            add(&mut self.tx, self.project, id, &spec).await?;
+        }
         self.audit("rollback", &format!("endpoint/{name}")).await?;
         self.wake(Wake::Endpoints);
         read_endpoint(&mut self.tx, self.project, name).await
@@ -106,8 +129,7 @@ impl Store {
     ) -> Result<Endpoint, StoreError> {
         let mut tx = self.pool.begin().await?;
         let id = generations::find(&mut tx, project, name).await?;
-        let variants = generations::resolve(&mut tx, project, spec).await?;
-        generations::add(&mut tx, id, &variants, None).await?;
+        add(&mut tx, project, id, spec).await?;
         let resource = format!("endpoint/{name}");
         audit::record(&mut tx, project, self.actor, "update", &resource).await?;
         let endpoint = read_endpoint(&mut tx, project, name).await?;
@@ -178,6 +200,26 @@ impl Store {
     }
 }
 
+/// Adds a generation as a client specified it.
+async fn add(
+    conn: &mut Tx,
+    project: ProjectId,
+    endpoint: EndpointId,
+    spec: &EndpointSpec,
+) -> Result<(), StoreError> {
+    let variants = generations::resolve(conn, project, spec).await?;
+    let settings = GenerationSettings {
+        rollout: spec.rollout.clone(),
+    };
+    let new = NewGeneration {
+        variants: &variants,
+        settings: &settings,
+        job: None,
+    };
+    generations::add(conn, endpoint, &new).await?;
+    Ok(())
+}
+
 async fn read_endpoint(
     conn: &mut Tx,
     project: ProjectId,
@@ -204,14 +246,18 @@ async fn with_variants(
     endpoints: Vec<EndpointRow>,
 ) -> Result<Vec<Endpoint>, StoreError> {
     let ids: Vec<Uuid> = endpoints.iter().map(|e| e.id).collect();
+    let mut states: HashMap<Uuid, RolloutState> =
+        rollouts::newest(conn, &ids).await?.into_iter().collect();
     let generations: Vec<i32> = endpoints.iter().map(|e| e.generation).collect();
     let variants = sqlx::query!(
-        "SELECT v.id, v.endpoint_id, v.name, m.name AS model, mv.version, v.weight, v.replicas, v.settings
+        r#"SELECT v.id, v.endpoint_id, v.name, m.name AS model, mv.version, v.weight, v.replicas, v.settings,
+             COALESCE(s.desired, v.replicas) AS "desired!"
          FROM unnest($1::uuid[], $2::integer[]) AS e (id, generation)
          JOIN endpoint_variants v ON v.endpoint_id = e.id AND v.generation = e.generation
          JOIN model_versions mv ON mv.id = v.model_version_id
          JOIN models m ON m.id = mv.model_id
-         ORDER BY v.endpoint_id, v.position",
+         LEFT JOIN variant_scaling s ON s.variant_id = v.id
+         ORDER BY v.endpoint_id, v.position"#,
         &ids,
         &generations
     )
@@ -232,7 +278,9 @@ async fn with_variants(
                 replicas: row.number("replicas", v.replicas)?,
                 batching: settings.batching,
                 hedge_after_us: settings.hedge_after_us,
+                autoscaling: settings.autoscaling,
             },
+            desired_replicas: row.number("desired", v.desired)?,
             replicas_status: replicas.remove(&v.id).unwrap_or_default(),
         };
         let of_endpoint = by_endpoint.entry(v.endpoint_id.into()).or_default();
@@ -240,7 +288,8 @@ async fn with_variants(
     }
     let take = |e: EndpointRow| {
         let variants = by_endpoint.remove(&EndpointId(e.id)).unwrap_or_default();
-        e.endpoint(variants)
+        let state = states.remove(&e.id);
+        e.endpoint(variants, state)
     };
     endpoints.into_iter().map(take).collect()
 }

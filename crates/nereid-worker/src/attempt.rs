@@ -257,6 +257,8 @@ pub(crate) mod tests {
                 tolerance: Tolerance::default(),
                 batching: Batching::default(),
                 hedge_after_us: None,
+                autoscaling: None,
+                rollout: Default::default(),
             }),
             attempts: 0,
             requested: None,

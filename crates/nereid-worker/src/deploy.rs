@@ -7,6 +7,7 @@ use nereid_core::{
     events::LogLevel,
     jobs::{Claim, JobPhase, JobResult, TerminationReason},
     models::{MANIFEST_FILE, Manifest, ModelVersion, ServingArtifact},
+    rollouts::RolloutStatus,
     spec::DeploySpec,
 };
 use nereid_objects::S3Uri;
@@ -53,10 +54,9 @@ pub(crate) async fn run(
     if attempt.order() >= Order::Expire {
         return Err(RunError::Halted);
     }
-    let (fence, endpoint, replicas) = (&attempt.fence, &spec.endpoint, spec.replicas);
-    let settings = spec.settings();
+    let fence = &attempt.fence;
     let generation = attempt
-        .insist(|| store.roll_out(fence, version.id, endpoint, replicas, &settings, &artifact))
+        .insist(|| store.roll_out(fence, version.id, spec, &artifact))
         .await?;
     attempt.outbox.phase(JobPhase::Warming);
     let message = format!("generation {generation} of {} warms up", spec.endpoint);
@@ -171,7 +171,8 @@ pub(crate) async fn fetch_version(
         .await
 }
 
-/// Waits until the endpoint serves `generation` or a later one.
+/// Waits until `generation` gets its traffic, or its share of it; how the rollout goes on from
+/// there the endpoint tells.
 async fn warm_up(
     ctx: &Context,
     attempt: &Attempt,
@@ -180,16 +181,34 @@ async fn warm_up(
     generation: u32,
     waker: &mut Waker,
 ) -> Result<(), RunError> {
-    let serves = async {
+    let warm = async {
         loop {
-            let endpoint = attempt
-                .insist(|| ctx.store.endpoint(claim.project, &spec.endpoint))
+            let (project, endpoint) = (claim.project, &spec.endpoint);
+            let rollout = attempt
+                .insist(|| ctx.store.rollout(project, endpoint, generation))
                 .await?;
-            if endpoint.serving_generation >= Some(generation) {
-                return Ok(());
+            match rollout.status {
+                RolloutStatus::Warming => {}
+                RolloutStatus::RolledBack => {
+                    let why = rollout.reason.unwrap_or_default();
+                    let message = format!("generation {generation} was rolled back: {why}");
+                    return Err(RunError::Unavailable(message));
+                }
+                RolloutStatus::Superseded => {
+                    let message =
+                        format!("a newer update of {endpoint} took the place of this one");
+                    attempt.log(LogLevel::Warn, message);
+                    return Ok(());
+                }
+                RolloutStatus::Shifting | RolloutStatus::Baking | RolloutStatus::Completed => {
+                    return Ok(());
+                }
             }
-            if endpoint.status == EndpointStatus::Failed {
-                return Err(failure(&endpoint));
+            let state = attempt
+                .insist(|| ctx.store.endpoint(project, endpoint))
+                .await?;
+            if state.status == EndpointStatus::Failed && state.generation == generation {
+                return Err(failure(&state));
             }
             tokio::select! {
                 () = waker.until(|wake| *wake == Wake::Endpoints) => {}
@@ -197,7 +216,7 @@ async fn warm_up(
             }
         }
     };
-    match tokio::time::timeout(WARM_UP, serves).await {
+    match tokio::time::timeout(WARM_UP, warm).await {
         Ok(result) => result,
         Err(_) => Err(RunError::Unavailable(format!(
             "generation {generation} of endpoint {} was not ready within {} s; is there a worker with room for {} replicas?",

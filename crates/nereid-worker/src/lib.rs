@@ -25,6 +25,7 @@ mod publish;
 mod replicas;
 mod reporter;
 mod restore;
+mod scaling;
 mod scratch;
 mod server;
 mod sweep;

@@ -21,6 +21,7 @@ use crate::{
     error::WorkerError,
     leases::{self, Leases},
     replicas::{self, Registry},
+    scaling,
     scratch::Scratch,
     server::{self, Inference},
     sweep,
@@ -196,6 +197,7 @@ impl Parts {
         let reaper = ctx.store.reaper(ctx.config.lease, ctx.shutdown.clone());
         intake.spawn(named("reaper", reaper));
         intake.spawn(named("sweep", sweep::run(Arc::clone(ctx))));
+        intake.spawn(named("autoscaler", scaling::run(Arc::clone(ctx))));
         let mut upkeep = JoinSet::new();
         let keeper = leases::keep(Arc::clone(ctx), closing.clone());
         upkeep.spawn(named("lease keeper", keeper));

@@ -184,7 +184,7 @@ impl Member {
 mod tests {
     use nereid_core::{
         batching::VariantSettings,
-        ids::{EndpointId, WorkerId},
+        ids::{EndpointId, VariantId, WorkerId},
     };
 
     use super::*;
@@ -201,6 +201,9 @@ mod tests {
 
     fn variant(name: &str, weight: u32, replicas: Vec<ReplicaAddress>) -> RouteVariant {
         RouteVariant {
+            id: VariantId::generate(),
+            generation: 1,
+            asleep: false,
             name: name.parse().unwrap(),
             weight,
             model: "digits".parse().unwrap(),
@@ -214,6 +217,7 @@ mod tests {
 
     fn route(variants: Vec<RouteVariant>) -> Route {
         Route {
+            candidate: None,
             endpoint: EndpointId::generate(),
             generation: 1,
             variants,

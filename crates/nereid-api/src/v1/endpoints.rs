@@ -1,5 +1,7 @@
 //! Inference endpoints: create, update, roll back, predict.
 
+mod rollouts;
+
 use axum::{
     Json,
     extract::{Request, State},
@@ -10,6 +12,7 @@ use nereid_core::{
     Name, Violations,
     endpoints::{Endpoint, EndpointSpec, Prediction, VariantSpec},
     limits,
+    rollouts::Rollout,
     validation::ObjectReader,
 };
 use nereid_store::{
@@ -45,6 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(get_endpoint, update_endpoint, delete_endpoint))
         .routes(routes!(rollback_endpoint))
         .routes(routes!(predict))
+        .merge(rollouts::routes())
 }
 
 /// An endpoint to create.
@@ -54,25 +58,29 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
     "name": "digits",
     "variants": [{"name": "main", "model": "digits", "version": 1, "weight": 100, "replicas": 1}]
 }))]
+#[expect(dead_code, reason = "for the document only")]
 pub(crate) struct NewEndpoint {
     /// Unique name in the project; also the model name in the Open Inference Protocol.
     name: Name,
     /// Variants that share the traffic.
     #[schema(min_items = 1, max_items = 8)]
     variants: Vec<VariantSpec>,
+    /// How traffic goes over to them.
+    #[serde(default)]
+    rollout: Rollout,
 }
 
 impl NewEndpoint {
-    fn read(body: Value) -> Result<Self, Violations> {
+    fn read(body: Value) -> Result<(Name, EndpointSpec), Violations> {
         let mut violations = Violations::default();
         let Some(mut r) = ObjectReader::new(body, "", &mut violations) else {
             return Err(violations);
         };
         let name = r.required("name");
-        let EndpointSpec { variants } = EndpointSpec::read(&mut r);
+        let spec = EndpointSpec::read(&mut r);
         r.finish();
         match name {
-            Some(name) => violations.into_result(Self { name, variants }),
+            Some(name) => violations.into_result((name, spec)),
             None => Err(violations),
         }
     }
@@ -103,10 +111,10 @@ async fn create_endpoint(
     Caller(actor): Caller,
     request: Submission,
 ) -> Result<Response, Interrupt> {
-    let NewEndpoint { name, variants } = NewEndpoint::read(request.body)?;
+    let (name, spec) = NewEndpoint::read(request.body)?;
     let mut tx = request.once.begin(&state, &actor).await?;
     let endpoint = tx
-        .create_endpoint(&name, &EndpointSpec { variants })
+        .create_endpoint(&name, &spec)
         .await
         .map_err(reference(&[Model, ModelVersion], "/variants"))?;
     tx.commit(201, &endpoint).await?;
@@ -202,7 +210,8 @@ async fn delete_endpoint(
 
 /// Rolls an endpoint back
 ///
-/// Makes a new generation of the variants that served before the newest one.
+/// Undoes the rollout under way, whose former generation serves again at once. Without one, makes a
+/// new generation of the variants that served before the newest one.
 #[utoipa::path(
     post, path = "/v1/endpoints/{name}/rollback", tag = "endpoints",
     params(("name" = Name, Path, description = "Name of the endpoint"), IdempotencyHeader),

@@ -38,6 +38,7 @@ pub struct Recommendation {
 
 /// What a variant's autoscaling remembers between two looks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Memory {
     /// Replicas wanted.
     pub desired: u32,

@@ -6,8 +6,11 @@ use utoipa::ToSchema;
 
 use crate::{
     Name,
+    autoscaling::Autoscaling,
     batching::{Batching, VariantSettings},
+    endpoints::read_rollout,
     limits,
+    rollouts::Rollout,
     validation::{ObjectReader, Violations},
 };
 
@@ -55,6 +58,12 @@ pub struct DeploySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 60_000_000)]
     pub hedge_after_us: Option<u32>,
+    /// Chooses the number of replicas by the load; `replicas` is then what it begins with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    /// How traffic goes over to the version.
+    #[serde(default)]
+    pub rollout: Rollout,
 }
 
 impl DeploySpec {
@@ -64,6 +73,7 @@ impl DeploySpec {
         VariantSettings {
             batching: self.batching.clone(),
             hedge_after_us: self.hedge_after_us,
+            autoscaling: self.autoscaling.clone(),
         }
     }
 
@@ -78,7 +88,9 @@ impl DeploySpec {
         let settings = VariantSettings {
             batching: r.optional("batching").unwrap_or_default(),
             hedge_after_us: r.optional("hedge_after_us"),
+            autoscaling: r.optional("autoscaling"),
         };
+        let rollout = read_rollout(&mut r);
         let v = r.violations();
         if let Some(version) = version {
             v.check_range(
@@ -116,6 +128,8 @@ impl DeploySpec {
             tolerance,
             batching: settings.batching,
             hedge_after_us: settings.hedge_after_us,
+            autoscaling: settings.autoscaling,
+            rollout,
         })
     }
 }

@@ -1,9 +1,10 @@
 -- What the locked endpoints $2 lack, as far as it is worker $1's share: replicas are spread evenly
 -- over the active workers that have not failed to load the variant.
 WITH lacking AS (
-    SELECT v.id, v.replicas, live.n AS live, live.own, eligible.n AS eligible
+    SELECT v.id, COALESCE(s.desired, v.replicas) AS replicas, live.n AS live, live.own, eligible.n AS eligible
     FROM endpoints e
     JOIN endpoint_variants v ON v.endpoint_id = e.id AND v.generation IN (e.generation, e.serving_generation)
+    LEFT JOIN variant_scaling s ON s.variant_id = v.id
     CROSS JOIN LATERAL (
         SELECT count(*) AS n, count(*) FILTER (WHERE w.id = $1) AS own
         FROM replicas r JOIN workers w ON w.id = r.worker_id

@@ -3,12 +3,14 @@
 use nereid_core::{
     Name,
     batching::VariantSettings,
-    endpoints::{EndpointSpec, VariantSpec},
+    endpoints::{EndpointSpec, GenerationSettings, VariantSpec},
     ids::{EndpointId, JobId, ProjectId, VariantId},
+    rollouts::Rollout,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::rollouts;
 use crate::{
     ResourceKind, StoreError,
     connection::Tx,
@@ -24,6 +26,14 @@ pub(crate) struct NewVariant {
     pub(crate) weight: i32,
     pub(crate) replicas: i32,
     pub(crate) settings: VariantSettings,
+}
+
+/// A generation to be made.
+pub(crate) struct NewGeneration<'a> {
+    pub(crate) variants: &'a [NewVariant],
+    pub(crate) settings: &'a GenerationSettings,
+    /// Deploy job that makes it.
+    pub(crate) job: Option<JobId>,
 }
 
 /// Finds the versions that `spec` names and locks them against deletion.
@@ -106,34 +116,37 @@ pub(crate) async fn find(
         .ok_or_else(|| StoreError::not_found(ResourceKind::Endpoint, name))
 }
 
-/// Adds a generation to a locked endpoint and returns its number.
+/// Adds a generation to a locked endpoint, begins its rollout and returns its number.
 pub(crate) async fn add(
     conn: &mut Tx,
     endpoint: EndpointId,
-    variants: &[NewVariant],
-    job: Option<JobId>,
+    new: &NewGeneration<'_>,
 ) -> Result<i32, StoreError> {
+    let generation = next(conn, endpoint.0).await?;
+    insert(conn, endpoint, generation, new).await?;
+    Ok(generation)
+}
+
+/// Raises a locked endpoint's generation and returns it.
+pub(super) async fn next(conn: &mut Tx, endpoint: Uuid) -> Result<i32, StoreError> {
     let generation = sqlx::query_scalar!(
         "UPDATE endpoints SET
              generation = generation + 1, updated_at = now(),
              status = CASE WHEN serving_generation IS NULL THEN 'creating' ELSE 'updating' END
          WHERE id = $1 RETURNING generation",
-        endpoint.0
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    insert(conn, endpoint, generation, variants, job).await?;
-    Ok(generation)
+        endpoint
+    );
+    Ok(generation.fetch_one(conn).await?)
 }
 
-/// Stores a generation and its variants.
+/// Stores a generation and its variants, and begins its rollout.
 pub(crate) async fn insert(
     conn: &mut Tx,
     endpoint: EndpointId,
     generation: i32,
-    variants: &[NewVariant],
-    job: Option<JobId>,
+    new: &NewGeneration<'_>,
 ) -> Result<(), StoreError> {
+    let NewGeneration { variants, job, .. } = new;
     let ids: Vec<Uuid> = variants.iter().map(|_| VariantId::generate().0).collect();
     let names: Vec<String> = variants.iter().map(|v| v.name.clone()).collect();
     let versions: Vec<Uuid> = variants.iter().map(|v| v.model_version).collect();
@@ -142,10 +155,11 @@ pub(crate) async fn insert(
     let settings = variants.iter().map(|v| rows::json(&v.settings));
     let settings: Vec<Value> = settings.collect::<Result<_, _>>()?;
     sqlx::query!(
-        "INSERT INTO endpoint_generations (endpoint_id, generation, job_id) VALUES ($1, $2, $3)",
+        "INSERT INTO endpoint_generations (endpoint_id, generation, job_id, settings) VALUES ($1, $2, $3, $4)",
         endpoint.0,
         generation,
-        job.map(|j| j.0)
+        job.map(|j| j.0),
+        rows::json(new.settings)?
     )
     .execute(&mut *conn)
     .await?;
@@ -163,9 +177,9 @@ pub(crate) async fn insert(
         &replicas,
         &settings
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    rollouts::begin(conn, endpoint.0, generation).await
 }
 
 /// Reads what the newest generation but one among those that served was.
@@ -200,8 +214,13 @@ pub(super) async fn previous(
             replicas: row.number("replicas", r.replicas)?,
             batching: settings.batching,
             hedge_after_us: settings.hedge_after_us,
+            autoscaling: settings.autoscaling,
         })
     });
     let variants = variants.collect::<Result<_, StoreError>>()?;
-    Ok(Some(EndpointSpec { variants }))
+    // A rollback is carried out at once, however the generation came to serve the first time.
+    Ok(Some(EndpointSpec {
+        variants,
+        rollout: Rollout::default(),
+    }))
 }

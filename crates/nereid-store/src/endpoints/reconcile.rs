@@ -3,6 +3,7 @@
 use nereid_core::{endpoints::Assignment, ids::WorkerId, workers::WorkerStatus};
 use uuid::Uuid;
 
+use super::rollouts;
 use crate::{ResourceKind, Store, StoreError, connection::Tx, notify::Wake, rows::Row};
 
 impl Store {
@@ -25,7 +26,7 @@ impl Store {
             if status == WorkerStatus::Active {
                 changed += take_on(&mut tx, worker, &endpoints).await?;
             }
-            changed += advance(&mut tx, &endpoints).await?;
+            changed += rollouts::advance(&mut tx, &endpoints).await?;
         }
         changed += let_go(&mut tx, worker).await?;
         let assignments = assignments(&mut tx, worker).await?;
@@ -52,8 +53,11 @@ async fn lock_unfinished(conn: &mut Tx) -> Result<Vec<Uuid>, StoreError> {
          WHERE e.deleted_at IS NULL AND (
              e.serving_generation IS DISTINCT FROM e.generation
              OR EXISTS (
-                 SELECT FROM endpoint_variants v
-                 WHERE v.endpoint_id = e.id AND v.generation = e.generation AND v.replicas > (
+                 SELECT FROM endpoint_rollouts o
+                 WHERE o.endpoint_id = e.id AND o.status IN ('warming', 'shifting', 'baking'))
+             OR EXISTS (
+                 SELECT FROM endpoint_variants v LEFT JOIN variant_scaling s ON s.variant_id = v.id
+                 WHERE v.endpoint_id = e.id AND v.generation = e.generation AND COALESCE(s.desired, v.replicas) > (
                      SELECT count(*) FROM replicas r JOIN workers w ON w.id = r.worker_id
                      WHERE r.variant_id = v.id AND r.status IN ('loading', 'ready') AND w.status = 'active')))
          ORDER BY e.id FOR UPDATE OF e SKIP LOCKED"
@@ -67,14 +71,6 @@ async fn take_on(conn: &mut Tx, worker: WorkerId, endpoints: &[Uuid]) -> Result<
         .execute(conn)
         .await?;
     Ok(taken.rows_affected())
-}
-
-/// Shifts the traffic of locked endpoints whose newest generation is ready.
-pub(super) async fn advance(conn: &mut Tx, endpoints: &[Uuid]) -> Result<u64, StoreError> {
-    let advanced = sqlx::query_file!("queries/endpoints/advance.sql", endpoints)
-        .execute(conn)
-        .await?;
-    Ok(advanced.rows_affected())
 }
 
 /// Drains this worker's replicas that nothing needs, and forgets its failures of the past.

@@ -6,7 +6,7 @@ use nereid_core::{
 };
 use uuid::Uuid;
 
-use super::reconcile;
+use super::rollouts;
 use crate::{Store, StoreError, connection::Tx, notify::Wake, rows};
 
 impl Store {
@@ -42,7 +42,7 @@ impl Store {
             ReplicaStatus::Loading | ReplicaStatus::Draining => {}
         }
         // A failure too may be what the generation was waiting for.
-        reconcile::advance(&mut tx, &[endpoint]).await?;
+        rollouts::advance(&mut tx, &[endpoint]).await?;
         tx.commit().await?;
         self.notify(Wake::Endpoints);
         Ok(())

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use nereid_core::{
     Name,
-    endpoints::{ReplicaAddress, Route, RouteVariant},
+    endpoints::{Candidate, GenerationSettings, ReplicaAddress, Route, RouteVariant},
     ids::{EndpointId, ProjectId},
+    rollouts::RolloutType,
 };
 
 use crate::{Store, StoreError, rows::Row};
@@ -32,9 +33,18 @@ impl Store {
                 .last()
                 .is_none_or(|(_, _, last)| last.endpoint != endpoint)
             {
+                let candidate = match (r.candidate, r.rollout) {
+                    (Some(generation), Some(settings)) => Some(candidate(
+                        row.number("generation", generation)?,
+                        row.number("share", r.share.unwrap_or(0))?,
+                        &row.json("settings", settings)?,
+                    )),
+                    _ => None,
+                };
                 let route = Route {
                     endpoint,
-                    generation: row.number("serving_generation", r.generation)?,
+                    generation: row.number("serving_generation", r.serving_generation)?,
+                    candidate,
                     variants: Vec::new(),
                 };
                 routes.push((r.project_id.into(), row.name("name", r.name)?, route));
@@ -44,6 +54,9 @@ impl Store {
             };
             if newest_variant.replace(r.variant) != Some(r.variant) {
                 route.variants.push(RouteVariant {
+                    id: r.variant.into(),
+                    generation: row.number("generation", r.generation)?,
+                    asleep: r.replica.is_none(),
                     name: row.name("variant", r.variant_name)?,
                     weight: row.number("weight", r.weight)?,
                     model: row.name("model", r.model)?,
@@ -54,14 +67,28 @@ impl Store {
                     replicas: Vec::new(),
                 });
             }
-            if let Some(variant) = route.variants.last_mut() {
+            if let Some(variant) = route.variants.last_mut()
+                && let (Some(replica), Some(worker), Some(url)) = (r.replica, r.worker, r.url)
+            {
                 variant.replicas.push(ReplicaAddress {
-                    id: r.replica.into(),
-                    worker: r.worker.into(),
-                    url: r.url,
+                    id: replica.into(),
+                    worker: worker.into(),
+                    url,
                 });
             }
         }
         Ok(routes)
+    }
+}
+
+fn candidate(generation: u32, share: u32, settings: &GenerationSettings) -> Candidate {
+    let shadow = match settings.rollout.kind {
+        RolloutType::Shadow => settings.rollout.shadow_sample,
+        _ => 0,
+    };
+    Candidate {
+        generation,
+        share,
+        shadow,
     }
 }

@@ -2,10 +2,11 @@
 
 use nereid_core::{
     Name,
-    batching::VariantSettings,
-    ids::ModelVersionId,
+    endpoints::GenerationSettings,
+    ids::{ModelVersionId, ProjectId},
     jobs::{Fence, JobPhase},
     models::ServingArtifact,
+    spec::DeploySpec,
 };
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     ResourceKind, Store, StoreError,
     connection::Tx,
-    endpoints::generations::{self, NewVariant},
+    endpoints::generations::{self, NewGeneration, NewVariant},
     notify::Wake,
     rows::{self, Row},
 };
@@ -34,11 +35,10 @@ impl Store {
         &self,
         fence: &Fence,
         version: ModelVersionId,
-        endpoint: &Name,
-        replicas: u32,
-        settings: &VariantSettings,
+        spec: &DeploySpec,
         artifact: &ServingArtifact,
     ) -> Result<u32, StoreError> {
+        let endpoint = &spec.endpoint;
         let mut tx = self.pool.begin().await?;
         let lease = lease::lock(&mut tx, fence, Require::Unexpired).await?;
         let made = sqlx::query_scalar!(
@@ -56,10 +56,17 @@ impl Store {
                 name: VARIANT.to_owned(),
                 model_version: version.0,
                 weight: 100,
-                replicas: rows::bind(replicas)?,
-                settings: settings.clone(),
+                replicas: rows::bind(spec.replicas)?,
+                settings: spec.settings(),
             };
-            next_generation(&mut tx, &lease, endpoint, variant).await?
+            let new = NewGeneration {
+                variants: &[variant],
+                settings: &GenerationSettings {
+                    rollout: spec.rollout.clone(),
+                },
+                job: Some(fence.job),
+            };
+            next_generation(&mut tx, lease.project, endpoint, &new).await?
         };
         let beat = Beat {
             fence: *fence,
@@ -98,15 +105,14 @@ async fn store_artifact(
 /// Makes the endpoint, or adds a generation to it.
 async fn next_generation(
     conn: &mut Tx,
-    lease: &Lease,
+    project: ProjectId,
     name: &Name,
-    variant: NewVariant,
+    new: &NewGeneration<'_>,
 ) -> Result<i32, StoreError> {
-    let job = Some(lease.fence.job);
-    if let Some(made) = generations::insert_endpoint(conn, lease.project, name).await? {
-        generations::insert(conn, made, 1, &[variant], job).await?;
+    if let Some(made) = generations::insert_endpoint(conn, project, name).await? {
+        generations::insert(conn, made, 1, new).await?;
         return Ok(1);
     }
-    let endpoint = generations::find(conn, lease.project, name).await?;
-    generations::add(conn, endpoint, &[variant], job).await
+    let endpoint = generations::find(conn, project, name).await?;
+    generations::add(conn, endpoint, new).await
 }

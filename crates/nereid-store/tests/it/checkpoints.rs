@@ -3,14 +3,13 @@
 use std::{collections::HashSet, time::Duration};
 
 use nereid_core::{
-    batching::VariantSettings,
     events::EventKind,
     ids::{ClaimId, JobId},
     jobs::{Claim, Fence, TerminationReason},
 };
 use serde_json::json;
 
-use crate::support::{Db, artifact, checkpoint, db, deploy, name, train};
+use crate::support::{Db, artifact, checkpoint, db, deploy, deploy_spec, train};
 
 const MONTH: Duration = Duration::from_hours(30 * 24);
 
@@ -131,9 +130,7 @@ async fn outputs_are_garbage_only_if_no_version_points_to_them() {
         .roll_out(
             &current,
             published.id,
-            &name("e"),
-            1,
-            &VariantSettings::default(),
+            &deploy_spec("e", json!({})),
             &served,
         )
         .await

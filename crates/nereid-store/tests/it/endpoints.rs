@@ -5,11 +5,14 @@ use nereid_core::{
     endpoints::{Assignment, EndpointSpec, EndpointStatus, ReplicaStatus, VariantSpec},
     ids::WorkerId,
     jobs::JobResult,
+    rollouts::Rollout,
 };
 
-use crate::support::{Db, artifact, code, db, deploy, name};
+use serde_json::json;
 
-fn spec(version: u32, replicas: u32) -> EndpointSpec {
+use crate::support::{Db, artifact, code, db, deploy, deploy_spec, name};
+
+pub fn spec(version: u32, replicas: u32) -> EndpointSpec {
     let variant = VariantSpec {
         name: name("main"),
         model: name("m"),
@@ -18,15 +21,17 @@ fn spec(version: u32, replicas: u32) -> EndpointSpec {
         replicas,
         batching: Batching::default(),
         hedge_after_us: None,
+        autoscaling: None,
     };
     EndpointSpec {
         variants: vec![variant],
+        rollout: Rollout::default(),
     }
 }
 
 impl Db {
     /// Reconciles a worker and reports what it was given as ready.
-    async fn settle(&self, worker: WorkerId) -> Vec<Assignment> {
+    pub async fn settle(&self, worker: WorkerId) -> Vec<Assignment> {
         let assignments = self.store.reconcile(worker).await.unwrap();
         for a in assignments
             .iter()
@@ -42,13 +47,13 @@ impl Db {
     }
 
     /// Generation and number of replicas that get traffic, of the only endpoint.
-    async fn traffic(&self) -> Option<(u32, usize)> {
+    pub async fn traffic(&self) -> Option<(u32, usize)> {
         let routes = self.store.routes().await.unwrap();
         let (_, _, route) = routes.first()?;
         Some((route.generation, route.variants[0].replicas.len()))
     }
 
-    async fn status(&self) -> (EndpointStatus, u32, Option<u32>) {
+    pub async fn status(&self) -> (EndpointStatus, u32, Option<u32>) {
         let e = self.store.endpoint(self.project, &name("e")).await.unwrap();
         (e.status, e.generation, e.serving_generation)
     }
@@ -66,9 +71,7 @@ async fn a_roll_out_shifts_traffic_when_ready_drains_the_old_and_rolls_back() {
         .roll_out(
             &fence,
             first.id,
-            &name("e"),
-            2,
-            &VariantSettings::default(),
+            &deploy_spec("e", json!({"replicas": 2})),
             &artifact(),
         )
         .await;
@@ -193,8 +196,10 @@ async fn a_generation_that_cannot_be_loaded_fails_and_the_old_one_goes_on_servin
     let worker = db.worker().await;
     db.rolled_out(worker, "m", version.id, 1).await;
     db.settle(worker).await;
+    let mut other = spec(1, 2);
+    other.variants[0].batching.max_batch_size = 8;
     db.store
-        .update_endpoint(db.project, &name("e"), &spec(1, 2))
+        .update_endpoint(db.project, &name("e"), &other)
         .await
         .unwrap();
     let assigned = db.store.reconcile(worker).await.unwrap();
@@ -225,9 +230,8 @@ async fn a_generation_that_cannot_be_loaded_fails_and_the_old_one_goes_on_servin
         .update_endpoint(db.project, &name("e"), &spec(1, 1))
         .await
         .unwrap();
-    assert_eq!(db.status().await, (EndpointStatus::Updating, 3, Some(1)));
-    db.settle(worker).await;
-    assert_eq!(db.status().await, (EndpointStatus::InService, 3, Some(3)));
+    let back = (EndpointStatus::InService, 3, Some(3));
+    assert_eq!(db.status().await, back, "what serves already takes over");
 
     db.store
         .delete_endpoint(db.project, &name("e"))
@@ -282,13 +286,14 @@ async fn settings_reach_replicas_and_gateway_and_come_back_with_a_rollback() {
             ..Batching::default()
         },
         hedge_after_us: Some(500),
+        autoscaling: None,
     };
     db.submit(&deploy("m")).await;
     let fence = db.claim_one(worker).await.fence;
     let (endpoint, artifact) = (name("e"), artifact());
-    let rolled_out = db
-        .store
-        .roll_out(&fence, version.id, &endpoint, 1, &settings, &artifact);
+    let asked = json!({"batching": settings.batching, "hedge_after_us": 500});
+    let asked = deploy_spec("e", asked);
+    let rolled_out = db.store.roll_out(&fence, version.id, &asked, &artifact);
     rolled_out.await.unwrap();
     let assigned = db.settle(worker).await;
     assert_eq!(assigned[0].settings, settings);

@@ -17,6 +17,8 @@ mod races;
 mod reaping;
 mod requests;
 mod resources;
+mod rollouts;
+mod scaling;
 mod schema;
 mod support;
 mod watch;

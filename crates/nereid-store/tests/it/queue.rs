@@ -3,14 +3,15 @@
 use std::{collections::HashSet, time::Duration};
 
 use nereid_core::{
-    batching::VariantSettings,
     events::LogLevel,
     jobs::{JobPhase, JobRequest, JobStatus, Standing, TerminationReason},
 };
 use nereid_store::queue::Beat;
 use serde_json::json;
 
-use crate::support::{LEASE, artifact, checkpoint, claim_request, code, db, ended, name, train};
+use crate::support::{
+    LEASE, artifact, checkpoint, claim_request, code, db, deploy_spec, ended, name, train,
+};
 
 #[tokio::test]
 async fn concurrent_claimers_get_each_job_once() {
@@ -95,9 +96,7 @@ async fn a_zombie_can_write_nothing_after_its_job_was_taken_over() {
             .roll_out(
                 fence,
                 version,
-                &endpoint,
-                1,
-                &VariantSettings::default(),
+                &deploy_spec(endpoint.as_str(), json!({})),
                 &artifact(),
             )
             .await

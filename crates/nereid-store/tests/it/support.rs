@@ -8,13 +8,14 @@ use std::{
 
 use nereid_core::{
     Name,
-    batching::VariantSettings,
     ids::{JobId, ModelVersionId, ProjectId, WorkerId},
     jobs::{
         CheckpointRef, Claim, Fence, Job, JobKind, JobRequest, JobSpec, NewJob, Published,
         TerminationReason,
     },
     models::{Manifest, OptimisationReport, ServingArtifact},
+    spec::DeploySpec,
+    validation::Violations,
     workers::{DeviceKind, NewWorker},
 };
 use nereid_local::ManagedPostgres;
@@ -119,6 +120,18 @@ pub fn noop(extra: Value) -> NewJob {
 /// A deploy job for version 1 of `model`.
 pub fn deploy(model: &str) -> NewJob {
     NewJob::read(json!({"kind": "deploy", "spec": {"model": model, "version": 1}})).unwrap()
+}
+
+/// What a deploy job asks of the endpoint "e".
+pub fn deploy_spec(endpoint: &str, extra: Value) -> DeploySpec {
+    let mut spec = json!({"model": "m", "version": 1, "endpoint": endpoint});
+    let (Some(fields), Value::Object(extra)) = (spec.as_object_mut(), extra) else {
+        panic!("both are objects")
+    };
+    fields.extend(extra);
+    let mut violations = Violations::default();
+    let read = DeploySpec::read(spec, "", &mut violations);
+    violations.into_result(read.unwrap()).unwrap()
 }
 
 pub fn artifact() -> ServingArtifact {
@@ -366,9 +379,7 @@ impl Db {
             .roll_out(
                 &fence,
                 version,
-                &name("e"),
-                replicas,
-                &VariantSettings::default(),
+                &deploy_spec("e", json!({"replicas": replicas})),
                 &artifact(),
             )
             .await;
