@@ -22,6 +22,7 @@ mod jobs_lifecycle;
 mod lifecycle;
 mod main_job;
 mod outages;
+mod pool;
 mod predict;
 mod support;
 mod upgrades;

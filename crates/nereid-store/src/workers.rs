@@ -14,6 +14,10 @@ use crate::{
     rows::{self, Row},
 };
 
+mod pools;
+
+pub use pools::{PoolLoad, PoolMember};
+
 /// What a worker calls its sessions in Postgres (`application_name`), by which others find them.
 #[must_use]
 pub fn session_name(worker: WorkerId) -> String {

@@ -234,6 +234,7 @@ pub(crate) mod tests {
         clock::SystemClock,
         ids::{ClaimId, JobId, ProjectId},
         jobs::JobSpec,
+        rollouts::Rollout,
         spec::{DeploySpec, Tolerance},
     };
 
@@ -258,7 +259,7 @@ pub(crate) mod tests {
                 batching: Batching::default(),
                 hedge_after_us: None,
                 autoscaling: None,
-                rollout: Default::default(),
+                rollout: Rollout::default(),
             }),
             attempts: 0,
             requested: None,

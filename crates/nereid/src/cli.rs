@@ -54,6 +54,8 @@ pub enum Command {
     Api(ApiArgs),
     /// Run a worker: it trains, optimises and serves.
     Worker(WorkerArgs),
+    /// Keep as many workers as the queue needs, on this machine or in Kubernetes.
+    Pool(PoolArgs),
     /// Train for a worker, which starts this process and talks to it over standard input.
     #[command(hide = true)]
     Trainer(TrainerArgs),
@@ -126,6 +128,57 @@ pub struct WorkerArgs {
     /// Label `key=value`; repeatable, added to the configuration's.
     #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
     pub labels: Vec<(String, String)>,
+    /// End once somebody has drained this worker and it has nothing left to do.
+    #[arg(long)]
+    pub exit_when_drained: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PoolArgs {
+    /// Name of the pool; its workers have it as label `nereid.pool`.
+    #[arg(long, default_value = "default")]
+    pub name: Name,
+    /// Where workers come from.
+    #[arg(long, value_enum, default_value = "local")]
+    pub provider: Provider,
+    /// Least number of workers.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub min: u32,
+    /// Largest number of workers.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub max: u32,
+    /// Jobs that each worker runs at the same time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    pub slots: u32,
+    /// What the workers compute on.
+    #[arg(long, value_parser = word::<DeviceKind>, default_value = "cpu")]
+    pub device: DeviceKind,
+    /// Label `key=value` of the workers; repeatable.
+    #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
+    pub labels: Vec<(String, String)>,
+    /// Seconds between two steps outwards.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub scale_out_cooldown: u32,
+    /// Seconds for which fewer workers must have sufficed before some are taken away.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub scale_in_cooldown: u32,
+    /// Deployment of the workers, in Kubernetes.
+    #[arg(long, required_if_eq("provider", "kubernetes"))]
+    pub deployment: Option<String>,
+    /// Its namespace; that of the service account or the kubeconfig unless given.
+    #[arg(long)]
+    pub namespace: Option<String>,
+    /// Configuration file that the workers are started with.
+    #[arg(skip)]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Provider {
+    /// Processes of this machine.
+    Local,
+    /// Pods of a Deployment.
+    Kubernetes,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -61,6 +61,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             telemetry::start(&config.log)?;
             roles::worker::run(&config, &args).await?;
         }
+        Command::Pool(mut args) => {
+            let config = config()?;
+            telemetry::start(&config.log)?;
+            args.config.clone_from(&cli.config);
+            roles::pool::run(&config, &args).await?;
+        }
         // Never comes here: a training has no use for the async runtime.
         Command::Trainer(args) => return roles::trainer::run(&args),
         Command::Migrate => roles::migrate(&config()?).await?,

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod dev;
 pub mod embedded_s3;
+pub mod pool;
 pub mod trainer;
 pub mod worker;
 

@@ -1,16 +1,23 @@
 //! `nereid worker`: trains, optimises and serves; any number, on any machine.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
-use nereid_core::{clock::SystemClock, workers::DeviceKind};
-use nereid_store::workers::session_name;
+use nereid_core::{
+    clock::SystemClock,
+    ids::WorkerId,
+    workers::{DeviceKind, WorkerStatus},
+};
+use nereid_store::{Store, workers::session_name};
 use nereid_worker::{Worker, WorkerConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{api::run_until_stopped, host_name};
 use crate::{cli::WorkerArgs, config::Config, shutdown::Signals};
+
+/// Time between two looks at whether a worker that is to end by itself has been drained.
+const DRAINED_LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until a signal comes.
 pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
@@ -45,10 +52,36 @@ pub async fn run(config: &Config, args: &WorkerArgs) -> anyhow::Result<()> {
         token.cancelled().await;
         Ok(())
     });
+    if args.exit_when_drained {
+        let (token, store) = (shutdown.clone(), store.clone());
+        tasks.spawn(async move {
+            if token
+                .run_until_cancelled(drained(&store, id))
+                .await
+                .is_some()
+            {
+                tracing::info!(worker = %id, "drained and done, so this worker ends");
+                token.cancel();
+            }
+            Ok(())
+        });
+    }
     let result = run_until_stopped(tasks, &shutdown, super::stop_within(config)).await;
     listening.stop().await;
     super::close(&store).await;
     result
+}
+
+/// Waits until somebody has drained worker `id` and its last job has ended.
+async fn drained(store: &Store, id: WorkerId) {
+    loop {
+        tokio::time::sleep(DRAINED_LOOK).await;
+        match store.worker(id).await {
+            Ok(w) if w.status == WorkerStatus::Draining && w.running == 0 => return,
+            Ok(_) => {}
+            Err(e) => tracing::debug!(error = %e, "cannot look whether this worker is drained"),
+        }
+    }
 }
 
 /// Refuses to start on a device that this build or this machine lacks: each job would fail there.
