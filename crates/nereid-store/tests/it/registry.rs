@@ -1,15 +1,13 @@
 //! Aliases, approval, search, lineage, audit: what two clients at once may not undo.
 
 use nereid_core::{
-    batching::VariantSettings,
-    endpoints::{EndpointSpec, VariantSpec},
     jobs::NewJob,
     models::{Alias, AliasAction, ApprovalStatus, ModelAlias, search::Filter},
 };
 use nereid_store::{Begun, PageRequest, Store, StoreError};
 use serde_json::json;
 
-use crate::support::{Db, artifact, code, db, deploy, name, train};
+use crate::support::{Db, artifact, code, db, deploy, deploy_spec, name, train};
 
 const ALL: PageRequest = PageRequest {
     size: 200,
@@ -163,16 +161,13 @@ async fn promotions_remember_and_demotions_go_back_step_by_step() {
     assert_eq!(history.unwrap().items.len(), 8);
     let shown = db.store.model(project, &m).await.unwrap().aliases;
     assert_eq!(shown, [(champion.clone(), 2)].into());
+    let policy = nereid_core::models::Edit::default();
+    let strict = db.store.update_model(project, &m, &policy, Some(true));
+    assert!(strict.await.unwrap().require_approval);
     db.store.delete_model(project, &m).await.unwrap();
     db.trained("m").await;
-    assert!(
-        db.store
-            .model(project, &m)
-            .await
-            .unwrap()
-            .aliases
-            .is_empty()
-    );
+    let anew = db.store.model(project, &m).await.unwrap();
+    assert!(anew.aliases.is_empty() && !anew.require_approval);
 }
 
 #[tokio::test]
@@ -261,19 +256,8 @@ async fn where_approval_is_required_nothing_else_is_deployed_or_served() {
         .unwrap();
     assert!(model.require_approval);
 
-    let by_alias = VariantSpec {
-        name: name("main"),
-        model: m.clone(),
-        version: 0,
-        alias: Some(alias("champion")),
-        weight: 100,
-        replicas: 1,
-        batching: VariantSettings::default().batching,
-        hedge_after_us: None,
-    };
-    let by_alias = EndpointSpec {
-        variants: vec![by_alias],
-    };
+    let mut by_alias = crate::endpoints::spec(0, 1);
+    by_alias.variants[0].alias = Some(alias("champion"));
     let e = name("e");
     let serve = || db.store.update_endpoint(project, &e, &by_alias);
     assert_eq!(
@@ -322,9 +306,7 @@ async fn where_approval_is_required_nothing_else_is_deployed_or_served() {
         .roll_out(
             &claim.fence,
             version.id,
-            &name("e"),
-            1,
-            &VariantSettings::default(),
+            &deploy_spec("e", json!({})),
             &artifact(),
         )
         .await;
@@ -333,7 +315,7 @@ async fn where_approval_is_required_nothing_else_is_deployed_or_served() {
         "SELECT action || ': ' || detail FROM audit_log WHERE resource = 'model/m@1' ORDER BY id",
     );
     assert_eq!(log.await, ["approve: looked at it", "reject: unfair"]);
-    // A model that is deleted and trained anew starts without the policy.
+    // An alias is for clients: what is kept names the number.
     let unresolved: NewJob =
         NewJob::read(json!({"kind": "deploy", "spec": {"model": "m", "alias": "champion"}}))
             .unwrap();
