@@ -24,5 +24,6 @@ mod main_job;
 mod outages;
 mod pool;
 mod predict;
+mod registry;
 mod support;
 mod upgrades;

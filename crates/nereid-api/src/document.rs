@@ -52,6 +52,7 @@ use crate::{
         (name = "open inference protocol", description = "Predictions by tensors, as KServe, Triton and MLServer take them"),
         (name = "workers", description = "What runs the jobs and holds the models"),
         (name = "keys", description = "API keys"),
+        (name = "audit", description = "Who changed what"),
         (name = "health", description = "Health and this document"),
     ),
     components(schemas(

@@ -18,6 +18,7 @@ use nereid_core::{
     autoscaling::Autoscaling,
     batching::Batching,
     datasets::{DatasetFormat, FileRole, FileUris, TargetKind, columns::ColumnSpec},
+    models::Alias,
     rollouts::Rollout,
     spec::{
         Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Task, Tolerance,
@@ -159,9 +160,13 @@ pub(crate) struct SubmitNoopJob {
 pub(crate) struct SubmitDeploySpec {
     /// Name of the model.
     model: Name,
-    /// Version to deploy.
-    #[schema(minimum = 1, maximum = 2_147_483_647)]
-    version: u32,
+    /// Version to deploy; this or `alias` is needed.
+    #[schema(value_type = u32, required = false, minimum = 1, maximum = 2_147_483_647)]
+    version: Option<u32>,
+    /// Alias of the version to deploy, in its number's place. The job keeps the number that it
+    /// points to now.
+    #[schema(value_type = Alias, required = false)]
+    alias: Option<Alias>,
     /// Endpoint to create or update; named like the model unless given.
     #[schema(value_type = Name, required = false)]
     endpoint: Option<Name>,

@@ -1,9 +1,11 @@
 //! REST routes under `/v1`, one module per aggregate.
 
+pub(crate) mod audit;
 pub(crate) mod datasets;
 pub(crate) mod endpoints;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod lineage;
 pub(crate) mod models;
 pub(crate) mod uploads;
 pub(crate) mod workers;
@@ -26,6 +28,8 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
         .merge(datasets::routes())
         .merge(jobs::routes())
         .merge(models::routes())
+        .merge(lineage::routes())
+        .merge(audit::routes())
         .merge(endpoints::routes())
         .merge(workers::routes())
         .merge(keys::routes())

@@ -148,6 +148,17 @@ impl Client {
         self.post(segments, body, TIMEOUT).await
     }
 
+    /// Sends a body by a method that may be repeated by its nature: PUT or PATCH.
+    pub(crate) async fn change<B: Serialize + Sync + ?Sized, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        segments: &[&str],
+        body: &B,
+    ) -> Result<T, ClientError> {
+        let request = self.request(method, self.url(segments));
+        decode(send(request.timeout(TIMEOUT).json(body)).await?).await
+    }
+
     pub(crate) async fn delete(&self, segments: &[&str]) -> Result<(), ClientError> {
         let request = self
             .request(Method::DELETE, self.url(segments))

@@ -14,7 +14,7 @@ use crate::{
     batching::{Batching, VariantSettings},
     ids::{EndpointId, ModelVersionId, ReplicaId, VariantId, WorkerId},
     limits,
-    models::{ServingArtifact, Signature},
+    models::{Alias, ServingArtifact, Signature, check_one_of},
     rollouts::{Rollout, RolloutStatus},
     validation::{ObjectReader, Violations},
     words::words,
@@ -56,9 +56,13 @@ pub struct VariantSpec {
     pub name: Name,
     /// Name of the model.
     pub model: Name,
-    /// Version of the model; it must have been deployed once.
+    /// Version of the model; it must have been deployed once. Always there in answers.
+    #[serde(default)]
     #[schema(minimum = 1)]
     pub version: u32,
+    /// Alias that names the version in its number's place; never there in answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Alias>,
     /// Share of the traffic relative to the other variants' weights.
     #[serde(default = "default_weight")]
     #[schema(minimum = 0, maximum = 1000)]
@@ -126,13 +130,10 @@ impl EndpointSpec {
         let before = reader.violations().len();
         let variants: Vec<VariantSpec> =
             reader.list_with("variants", limits::MAX_VARIANTS, |value, at, v| {
+                let named = value.get("version").is_some();
                 let variant: VariantSpec = crate::validation::parse(value, at, v)?;
-                v.check_range(
-                    &format!("{at}/version"),
-                    variant.version,
-                    1,
-                    i32::MAX.unsigned_abs(),
-                );
+                let version = named.then_some(variant.version);
+                check_one_of(version, variant.alias.as_ref(), true, at, v);
                 v.check_range(&format!("{at}/weight"), variant.weight, 0, 1000);
                 v.check_range(
                     &format!("{at}/replicas"),

@@ -40,6 +40,15 @@ pub struct Actor {
     pub key: Option<KeyId>,
 }
 
+/// A key by which something was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyRef {
+    /// Its identifier.
+    pub id: KeyId,
+    /// Its name.
+    pub name: Name,
+}
+
 /// An API key; the secret itself is shown once, when it is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiKey {

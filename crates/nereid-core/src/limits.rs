@@ -98,6 +98,20 @@ pub const MAX_TAG_KEY_LEN: usize = 63;
 pub const MAX_TAG_VALUE_LEN: usize = 256;
 /// Longest description in characters.
 pub const MAX_DESCRIPTION_LEN: usize = 2_048;
+/// Longest reason given for a decision in characters.
+pub const MAX_REASON_LEN: usize = 2_048;
+/// Most aliases of one model.
+pub const MAX_ALIASES: i64 = 64;
+/// Most versions compared at once.
+pub const MAX_COMPARED: usize = 16;
+/// Most differences of two documents that are listed.
+pub const MAX_DIFFERENCES: usize = 1_000;
+/// Longest search filter in bytes.
+pub const MAX_FILTER_LEN: usize = 4_096;
+/// Most conditions of a search filter.
+pub const MAX_CONDITIONS: usize = 32;
+/// Longest key or text in a search filter in characters.
+pub const MAX_FILTER_TEXT_LEN: usize = 256;
 /// Longest `Idempotency-Key` in bytes.
 pub const MAX_IDEMPOTENCY_KEY_LEN: usize = 255;
 /// Most items of one page.

@@ -1,5 +1,11 @@
 //! Models, their immutable versions, signatures and the manifest that makes a version whole.
 
+mod aliases;
+mod approval;
+pub mod compare;
+mod edit;
+pub mod search;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -7,6 +13,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+pub use self::{
+    aliases::{
+        Alias, AliasAction, AliasChange, InvalidAlias, InvalidSelector, LATEST, ModelAlias,
+        ModelRef, VersionSelector, check_one_of,
+    },
+    approval::{Approval, ApprovalStatus},
+    edit::Edit,
+};
 use crate::{
     Name,
     datasets::columns::{ColumnSchema, table_width},
@@ -136,6 +150,11 @@ pub struct Model {
     /// Number of the newest version, if any is left.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest_version: Option<u32>,
+    /// Whether only approved versions may be deployed or get traffic.
+    pub require_approval: bool,
+    /// Its aliases and the versions that they point to.
+    #[schema(value_type = BTreeMap<String, u32>)]
+    pub aliases: BTreeMap<Alias, u32>,
     /// When the first training was published.
     pub created_at: DateTime<Utc>,
 }
@@ -165,8 +184,14 @@ pub struct ModelVersion {
     pub reports: BTreeMap<String, Value>,
     /// What it was made from.
     pub lineage: Lineage,
+    /// Free text.
+    pub description: String,
     /// Free key-value pairs.
     pub tags: BTreeMap<String, String>,
+    /// Aliases that point to it.
+    pub aliases: Vec<Alias>,
+    /// Whether it was found fit to serve.
+    pub approval: Approval,
     /// The artifact made for serving, once deployed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<ServingArtifact>,

@@ -146,6 +146,16 @@ impl<'a> ObjectReader<'a> {
         parse(value, &pointer, self.violations)
     }
 
+    /// Reads a field of a merge patch (RFC 7396): none if it is absent or wrong, `Some(None)` if it
+    /// is null, which takes away what is there.
+    pub fn patched<T: DeserializeOwned>(&mut self, field: &'static str) -> Option<Option<T>> {
+        if self.map.get(field).is_some_and(Value::is_null) {
+            self.take(field);
+            return Some(None);
+        }
+        self.optional(field).map(Some)
+    }
+
     /// Reads a field that must be there.
     pub fn required<T: DeserializeOwned>(&mut self, field: &'static str) -> Option<T> {
         if let Some(value) = self.take(field) {

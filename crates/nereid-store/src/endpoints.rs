@@ -274,6 +274,7 @@ async fn with_variants(
                 name: row.name("name", v.name)?,
                 model: row.name("model", v.model)?,
                 version: row.number("version", v.version)?,
+                alias: None,
                 weight: row.number("weight", v.weight)?,
                 replicas: row.number("replicas", v.replicas)?,
                 batching: settings.batching,

@@ -50,7 +50,7 @@ pub struct WriteTx {
     pub(crate) tx: Tx,
     pub(crate) project: ProjectId,
     pub(crate) key: Option<IdempotencyKey>,
-    actor: Option<KeyId>,
+    pub(crate) actor: Option<KeyId>,
     pending: Arc<Pending>,
     /// Sent after the commit: before, the change could not be seen yet.
     wakes: Vec<Wake>,

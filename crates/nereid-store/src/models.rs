@@ -1,4 +1,10 @@
-//! Models and their versions.
+//! Models; their versions, aliases, approval and search each have a file.
+
+mod aliases;
+mod approval;
+mod lineage;
+mod search;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -6,7 +12,7 @@ use chrono::{DateTime, Utc};
 use nereid_core::{
     Name,
     ids::ProjectId,
-    models::{Model, ModelVersion},
+    models::{Alias, Edit, Model},
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -23,7 +29,26 @@ struct ModelRow {
     description: String,
     tags: Value,
     latest_version: Option<i32>,
+    require_approval: bool,
+    aliases: Value,
     created_at: DateTime<Utc>,
+}
+
+/// Reads models; the argument is what follows `FROM models m`.
+macro_rules! select_models {
+    ($rest:literal, $($arg:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            ModelRow,
+            r#"SELECT m.id, m.name, m.description, m.tags, m.require_approval, m.created_at,
+                 (SELECT max(version) FROM model_versions v WHERE v.model_id = m.id AND v.deleted_at IS NULL) AS latest_version,
+                 COALESCE((
+                     SELECT jsonb_object_agg(a.alias, v.version)
+                     FROM model_aliases a JOIN model_versions v ON v.id = a.model_version_id
+                     WHERE a.model_id = m.id), '{}') AS "aliases!"
+             FROM models m "# + $rest,
+            $($arg),+
+        )
+    };
 }
 
 impl TryFrom<ModelRow> for Model {
@@ -38,47 +63,8 @@ impl TryFrom<ModelRow> for Model {
             description: r.description,
             tags: row.json("tags", r.tags)?,
             latest_version: latest.transpose()?,
-            created_at: r.created_at,
-        })
-    }
-}
-
-struct VersionRow {
-    id: Uuid,
-    model: String,
-    version: i32,
-    manifest_uri: String,
-    manifest_sha256: String,
-    bytes: i64,
-    spec: Value,
-    signature: Value,
-    metrics: Value,
-    reports: Value,
-    lineage: Value,
-    tags: Value,
-    serving: Option<Value>,
-    created_at: DateTime<Utc>,
-}
-
-impl TryFrom<VersionRow> for ModelVersion {
-    type Error = StoreError;
-
-    fn try_from(r: VersionRow) -> Result<Self, StoreError> {
-        let row = Row::new("model_versions", &r.id);
-        Ok(Self {
-            id: r.id.into(),
-            model: row.name("name", r.model)?,
-            version: row.number("version", r.version)?,
-            manifest_uri: r.manifest_uri,
-            manifest_sha256: r.manifest_sha256,
-            bytes: row.number("bytes", r.bytes)?,
-            spec: row.json("spec", r.spec)?,
-            signature: row.json("signature", r.signature)?,
-            metrics: row.json("metrics", r.metrics)?,
-            reports: row.json("reports", r.reports)?,
-            lineage: row.json("lineage", r.lineage)?,
-            tags: row.json("tags", r.tags)?,
-            serving: row.json_opt("serving", r.serving)?,
+            require_approval: r.require_approval,
+            aliases: row.json("aliases", r.aliases)?,
             created_at: r.created_at,
         })
     }
@@ -90,11 +76,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn model(&self, project: ProjectId, name: &Name) -> Result<Model, StoreError> {
-        let row = sqlx::query_as!(
-            ModelRow,
-            "SELECT id, name, description, tags, created_at,
-                 (SELECT max(version) FROM model_versions v WHERE v.model_id = m.id AND v.deleted_at IS NULL) AS latest_version
-             FROM models m WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL",
+        let row = select_models!(
+            "WHERE m.project_id = $1 AND m.name = $2 AND m.deleted_at IS NULL",
             project.0,
             name.as_str()
         );
@@ -114,12 +97,9 @@ impl Store {
         page: &PageRequest,
     ) -> Result<Page<Model>, StoreError> {
         let after = page.position::<Name>()?;
-        let rows = sqlx::query_as!(
-            ModelRow,
-            "SELECT id, name, description, tags, created_at,
-                 (SELECT max(version) FROM model_versions v WHERE v.model_id = m.id AND v.deleted_at IS NULL) AS latest_version
-             FROM models m WHERE project_id = $1 AND deleted_at IS NULL AND ($2::text IS NULL OR name > $2)
-             ORDER BY name LIMIT $3",
+        let rows = select_models!(
+            "WHERE m.project_id = $1 AND m.deleted_at IS NULL AND ($2::text IS NULL OR m.name > $2)
+             ORDER BY m.name LIMIT $3",
             project.0,
             after.as_ref().map(Name::as_str),
             page.limit()
@@ -129,151 +109,40 @@ impl Store {
         page.page(rows, |r| r.name.clone(), TryInto::try_into)
     }
 
-    /// Reads a version.
+    /// Changes description, tags and whether versions need approval; what is absent stays.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn model_version(
-        &self,
-        project: ProjectId,
-        name: &Name,
-        version: u32,
-    ) -> Result<ModelVersion, StoreError> {
-        let row = sqlx::query_as!(
-            VersionRow,
-            "SELECT v.id, m.name AS model, version, manifest_uri, manifest_sha256, bytes, spec,
-                 signature, metrics, reports, lineage, v.tags, serving, v.created_at
-             FROM model_versions v JOIN models m ON m.id = v.model_id
-             WHERE m.project_id = $1 AND m.name = $2 AND v.version = $3::bigint AND v.deleted_at IS NULL",
-            project.0,
-            name.as_str(),
-            i64::from(version)
-        );
-        row.fetch_optional(&self.pool)
-            .await?
-            .ok_or_else(|| version_not_found(name, version))?
-            .try_into()
-    }
-
-    /// Lists the versions of a model, newest first.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] `invalid_page_token`.
-    pub async fn model_versions(
-        &self,
-        project: ProjectId,
-        name: &Name,
-        page: &PageRequest,
-    ) -> Result<Page<ModelVersion>, StoreError> {
-        let rows = sqlx::query_as!(
-            VersionRow,
-            "SELECT v.id, m.name AS model, version, manifest_uri, manifest_sha256, bytes, spec,
-                 signature, metrics, reports, lineage, v.tags, serving, v.created_at
-             FROM model_versions v JOIN models m ON m.id = v.model_id
-             WHERE m.project_id = $1 AND m.name = $2 AND ($3::integer IS NULL OR v.version < $3) AND v.deleted_at IS NULL
-             ORDER BY v.version DESC LIMIT $4",
-            project.0,
-            name.as_str(),
-            page.position::<i32>()?,
-            page.limit()
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        if rows.is_empty() {
-            self.model(project, name).await?;
-        }
-        page.page(rows, |r| r.version, TryInto::try_into)
-    }
-
-    /// Replaces description (if given) and tags (if given).
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] `too_many_tags`.
     pub async fn update_model(
         &self,
         project: ProjectId,
         name: &Name,
-        description: Option<&str>,
-        tags: Option<&BTreeMap<String, String>>,
+        edit: &Edit,
+        require_approval: Option<bool>,
     ) -> Result<Model, StoreError> {
         let mut tx = self.pool.begin().await?;
-        let changed = sqlx::query!(
-            "UPDATE models SET description = COALESCE($3, description), tags = COALESCE($4, tags)
-             WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL",
-            project.0,
-            name.as_str(),
-            description,
-            tags.map(rows::json).transpose()?
+        let id = lock_model(&mut tx, project, name).await?;
+        let tags = sqlx::query_scalar!("SELECT tags FROM models WHERE id = $1", id)
+            .fetch_one(&mut tx)
+            .await?;
+        let tags = edited(edit, Row::new("models", &id).json("tags", tags)?)?;
+        sqlx::query!(
+            "UPDATE models SET description = COALESCE($2, description), tags = $3,
+                 require_approval = COALESCE($4, require_approval)
+             WHERE id = $1",
+            id,
+            edit.description,
+            rows::json(&tags)?,
+            require_approval
         )
         .execute(&mut tx)
         .await?;
-        if changed.rows_affected() == 0 {
-            return Err(StoreError::not_found(ResourceKind::Model, name));
-        }
         let resource = format!("model/{name}");
-        audit::record(&mut tx, project, self.actor, "update", &resource).await?;
+        let detail = require_approval.map(|needed| format!("require_approval {needed}"));
+        let detail = detail.as_deref();
+        audit::record_detail(&mut tx, project, self.actor, "update", &resource, detail).await?;
         tx.commit().await?;
         self.model(project, name).await
-    }
-
-    /// Replaces the tags of a version.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn update_model_version(
-        &self,
-        project: ProjectId,
-        name: &Name,
-        version: u32,
-        tags: &BTreeMap<String, String>,
-    ) -> Result<ModelVersion, StoreError> {
-        let mut tx = self.pool.begin().await?;
-        let changed = sqlx::query!(
-            "UPDATE model_versions v SET tags = $4 FROM models m
-             WHERE m.id = v.model_id AND m.project_id = $1 AND m.name = $2 AND v.version = $3::bigint AND v.deleted_at IS NULL",
-            project.0,
-            name.as_str(),
-            i64::from(version),
-            rows::json(tags)?
-        )
-        .execute(&mut tx)
-        .await?;
-        if changed.rows_affected() == 0 {
-            return Err(version_not_found(name, version));
-        }
-        let resource = format!("model/{name}@{version}");
-        audit::record(&mut tx, project, self.actor, "update", &resource).await?;
-        tx.commit().await?;
-        self.model_version(project, name, version).await
-    }
-
-    /// Refused (Conflict `in_use`) while an endpoint's serving or newest generation, or a job that has not ended, uses it. Soft delete.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`]; [`StoreError::Conflict`] `in_use`.
-    pub async fn delete_model_version(
-        &self,
-        project: ProjectId,
-        name: &Name,
-        version: u32,
-    ) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
-        // The lock waits for submissions and roll-outs under way, which lock what they name.
-        let id = sqlx::query_scalar!(
-            "SELECT v.id FROM model_versions v JOIN models m ON m.id = v.model_id
-             WHERE m.project_id = $1 AND m.name = $2 AND v.version = $3::bigint AND v.deleted_at IS NULL
-             FOR UPDATE OF v",
-            project.0,
-            name.as_str(),
-            i64::from(version)
-        )
-        .fetch_optional(&mut tx)
-        .await?
-        .ok_or_else(|| version_not_found(name, version))?;
-        delete_versions(&mut tx, &[id]).await?;
-        let resource = format!("model/{name}@{version}");
-        audit::record(&mut tx, project, self.actor, "delete", &resource).await?;
-        Ok(tx.commit().await?)
     }
 
     /// All versions; refused while any is in use or a job trains it.
@@ -308,6 +177,7 @@ impl Store {
             return Err(StoreError::conflict("in_use", what));
         }
         delete_versions(&mut tx, &versions).await?;
+        aliases::drop_all(&mut tx, model, self.actor).await?;
         sqlx::query!("UPDATE models SET deleted_at = now() WHERE id = $1", model)
             .execute(&mut tx)
             .await?;
@@ -357,4 +227,42 @@ async fn delete_versions(conn: &mut Tx, ids: &[Uuid]) -> Result<(), StoreError> 
 
 pub(crate) fn version_not_found(name: &Name, version: u32) -> StoreError {
     StoreError::not_found(ResourceKind::ModelVersion, &format!("{name}@{version}"))
+}
+
+pub(crate) fn alias_not_found(name: &Name, alias: &Alias) -> StoreError {
+    StoreError::not_found(ResourceKind::ModelAlias, &format!("{name}@{alias}"))
+}
+
+/// The refusal of a version that its model wants approved first.
+pub(crate) fn not_approved(name: &Name, version: u32) -> StoreError {
+    let what = format!(
+        "{name}@{version} is not approved, and model {name} has require_approval: approve it first"
+    );
+    StoreError::conflict("not_approved", what)
+}
+
+/// Finds a model and locks it against other changes of it and of its aliases.
+async fn lock_model(conn: &mut Tx, project: ProjectId, name: &Name) -> Result<Uuid, StoreError> {
+    let id = sqlx::query_scalar!(
+        "SELECT id FROM models WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL FOR NO KEY UPDATE",
+        project.0,
+        name.as_str()
+    );
+    id.fetch_optional(conn)
+        .await?
+        .ok_or_else(|| StoreError::not_found(ResourceKind::Model, name))
+}
+
+/// Changes tags, which must not become too many.
+fn edited(
+    edit: &Edit,
+    mut tags: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    edit.apply(&mut tags).map_err(|n| {
+        let max = nereid_core::limits::MAX_TAGS;
+        let what =
+            format!("{n} tags would be more than the {max} allowed; take some away with null");
+        StoreError::conflict("too_many_tags", what)
+    })?;
+    Ok(tags)
 }

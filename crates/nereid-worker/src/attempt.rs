@@ -254,6 +254,7 @@ pub(crate) mod tests {
                 endpoint: model.clone(),
                 model,
                 version: 1,
+                alias: None,
                 replicas: 1,
                 tolerance: Tolerance::default(),
                 batching: Batching::default(),

@@ -77,7 +77,7 @@ pub enum Command {
     Job(JobCommand),
     /// Work with models.
     #[command(subcommand)]
-    Model(ModelCommand),
+    Model(crate::commands::models::ModelCommand),
     /// Work with endpoints.
     #[command(subcommand)]
     Endpoint(EndpointCommand),
@@ -323,27 +323,6 @@ pub enum JobCommand {
     Retry {
         /// The job.
         id: JobId,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ModelCommand {
-    /// List models and their versions.
-    List,
-    /// Deploy a version behind an endpoint and wait until it serves.
-    #[command(disable_version_flag = true)]
-    Deploy {
-        /// The model.
-        name: Name,
-        /// The version; the newest unless given.
-        #[arg(long)]
-        version: Option<u32>,
-        /// The endpoint; named like the model unless given.
-        #[arg(long)]
-        endpoint: Option<Name>,
-        /// Copies to keep loaded.
-        #[arg(long, default_value_t = 1)]
-        replicas: u32,
     },
 }
 

@@ -5,7 +5,7 @@ mod datasets;
 pub mod endpoints;
 pub mod jobs;
 mod keys;
-mod models;
+pub mod models;
 
 use std::process::ExitCode;
 

@@ -16,7 +16,7 @@ use nereid_core::{
     validation::ObjectReader,
 };
 use nereid_store::{
-    ResourceKind::{Model, ModelVersion},
+    ResourceKind::{Model, ModelAlias, ModelVersion},
     notify::Wake,
 };
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ async fn create_endpoint(
     let endpoint = tx
         .create_endpoint(&name, &spec)
         .await
-        .map_err(reference(&[Model, ModelVersion], "/variants"))?;
+        .map_err(reference(&[Model, ModelVersion, ModelAlias], "/variants"))?;
     tx.commit(201, &endpoint).await?;
     state.store.notify(Wake::Endpoints);
     Ok(created(&format!("/v1/endpoints/{name}"), endpoint))
@@ -182,7 +182,7 @@ async fn update_endpoint(
         .with_actor(actor.key)
         .update_endpoint(actor.project, &name, &spec)
         .await
-        .map_err(reference(&[Model, ModelVersion], "/variants"))?;
+        .map_err(reference(&[Model, ModelVersion, ModelAlias], "/variants"))?;
     state.store.notify(Wake::Endpoints);
     Ok(Json(endpoint))
 }

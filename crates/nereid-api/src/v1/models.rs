@@ -1,15 +1,27 @@
-//! Models and their versions: list, show, tag, delete, train, deploy.
+//! Models and their versions: list, show, tag, delete, train, deploy, promote, compare, find.
 
+mod aliases;
+mod approval;
 mod artifact;
+mod compare;
 mod files;
 mod jobs;
+mod promotion;
+mod search;
 mod versions;
+
+pub(crate) use self::versions::ModelVersionList;
 
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
 use http::StatusCode;
-use nereid_core::{Name, Violations, jobs::check_tags, models::Model, validation::ObjectReader};
+use nereid_core::{
+    Name, Violations,
+    jobs::check_tags,
+    models::{Edit, Model},
+    validation::ObjectReader,
+};
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -33,6 +45,11 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(list_models))
         .routes(routes!(get_model, update_model, delete_model))
         .merge(versions::routes())
+        .merge(aliases::routes())
+        .merge(promotion::routes())
+        .merge(approval::routes())
+        .merge(compare::routes())
+        .merge(search::routes())
         .merge(jobs::routes())
         .merge(files::routes())
         .merge(artifact::routes())
@@ -69,41 +86,58 @@ async fn get_model(
     Ok(Json(state.store.model(actor.project, &name).await?))
 }
 
-/// What to change of a model; what is absent stays.
+/// What to change of a model, as a merge patch (RFC 7396): what is absent stays, null takes away.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"description": "Reads handwritten digits", "tags": {"team": "vision"}}))]
+#[schema(example = json!({"description": "Reads handwritten digits", "tags": {"team": "vision", "draft": null}}))]
+#[expect(dead_code, reason = "for the document only")]
 pub(crate) struct ModelUpdate {
     /// Free text.
     #[schema(max_length = 2048)]
     description: Option<String>,
-    /// Free key-value pairs; replaces all of them.
-    tags: Option<BTreeMap<String, String>>,
+    /// Free key-value pairs to set; those that are null are taken away.
+    tags: Option<BTreeMap<String, Option<String>>>,
+    /// Whether only approved versions may be deployed or get traffic; what serves already goes on.
+    require_approval: Option<bool>,
 }
 
-impl ModelUpdate {
-    fn read(body: Value) -> Result<Self, Violations> {
-        let mut violations = Violations::default();
-        let Some(mut r) = ObjectReader::new(body, "", &mut violations) else {
-            return Err(violations);
-        };
-        let description: Option<String> = r.optional("description");
-        let tags: Option<BTreeMap<String, String>> = r.optional("tags");
-        let v = r.violations();
-        check_description(
-            description.as_deref().unwrap_or_default(),
-            "/description",
-            v,
-        );
-        if let Some(tags) = &tags {
-            check_tags(tags, "/tags", v);
-        }
-        r.finish();
-        violations.into_result(Self { description, tags })
+/// Reads description and tags of a merge patch.
+fn read_edit(r: &mut ObjectReader<'_>) -> Edit {
+    let description: Option<Option<String>> = r.patched("description");
+    let tags: Option<Option<BTreeMap<String, Option<String>>>> = r.patched("tags");
+    let description = description.map(Option::unwrap_or_default);
+    let v = r.violations();
+    check_description(
+        description.as_deref().unwrap_or_default(),
+        "/description",
+        v,
+    );
+    let clear_tags = matches!(tags, Some(None));
+    let tags = tags.flatten().unwrap_or_default();
+    let set = tags.iter();
+    let set = set.map(|(key, value)| (key.clone(), value.clone().unwrap_or_default()));
+    check_tags(&set.collect(), "/tags", v);
+    Edit {
+        description,
+        clear_tags,
+        tags,
     }
 }
 
-/// Changes a model's description and tags
+/// Reads a merge patch of a model.
+fn read_update(body: Value) -> Result<(Edit, Option<bool>), Violations> {
+    let mut violations = Violations::default();
+    let Some(mut r) = ObjectReader::new(body, "", &mut violations) else {
+        return Err(violations);
+    };
+    let edit = read_edit(&mut r);
+    // Null takes the policy away, as it does a tag.
+    let policy: Option<Option<bool>> = r.patched("require_approval");
+    r.finish();
+    violations.into_result((edit, policy.map(Option::unwrap_or_default)))
+}
+
+/// Changes a model's description, tags and policy
 #[utoipa::path(
     patch, path = "/v1/models/{name}", tag = "models", request_body = ModelUpdate,
     params(("name" = Name, Path, description = "Name of the model")),
@@ -116,12 +150,11 @@ async fn update_model(
     Path(name): Path<Name>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Model>, Problem> {
-    let ModelUpdate { description, tags } = ModelUpdate::read(body)?;
-    let description = description.as_deref();
+    let (edit, require_approval) = read_update(body)?;
     let model = state
         .store
         .with_actor(actor.key)
-        .update_model(actor.project, &name, description, tags.as_ref())
+        .update_model(actor.project, &name, &edit, require_approval)
         .await?;
     Ok(Json(model))
 }
@@ -146,4 +179,37 @@ async fn delete_model(
         .delete_model(actor.project, &name)
         .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn null_takes_away_and_absence_keeps() {
+        let body = json!({"description": null, "tags": {"a": "1", "b": null}});
+        let (edit, policy) = read_update(body).unwrap();
+        assert_eq!((edit.description.as_deref(), policy), (Some(""), None));
+        let mut tags: BTreeMap<_, _> = [("b", "2"), ("c", "3")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into();
+        edit.apply(&mut tags).unwrap();
+        assert_eq!(json!(tags), json!({"a": "1", "c": "3"}));
+
+        let (edit, policy) = read_update(json!({"tags": null, "require_approval": true})).unwrap();
+        assert_eq!((edit.description.clone(), policy), (None, Some(true)));
+        edit.apply(&mut tags).unwrap();
+        assert!(tags.is_empty());
+
+        let many: BTreeMap<_, _> = (0..65).map(|n| (n.to_string(), "x")).collect();
+        let wrong = json!({"description": 1, "tags": many, "require_approval": "no", "colour": 1});
+        let found = read_update(wrong).unwrap_err().into_vec();
+        let found: Vec<_> = found.iter().map(|v| v.pointer.as_str()).collect();
+        assert_eq!(
+            found,
+            ["/description", "/tags", "/require_approval", "/colour"]
+        );
+    }
 }

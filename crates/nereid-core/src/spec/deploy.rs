@@ -10,8 +10,9 @@ use crate::{
     batching::{Batching, VariantSettings},
     endpoints::read_rollout,
     limits,
+    models::{Alias, check_one_of},
     rollouts::Rollout,
-    validation::{ObjectReader, Violations},
+    validation::{ObjectReader, Violations, parse},
 };
 
 /// How far an optimised model may stray from the original on the held-out sample.
@@ -43,6 +44,9 @@ pub struct DeploySpec {
     /// Version to deploy.
     #[schema(minimum = 1)]
     pub version: u32,
+    /// Alias that names the version until submission writes its number, 0 before, in its place.
+    #[serde(skip)]
+    pub alias: Option<Alias>,
     /// Endpoint to create or update; named like the model unless given.
     pub endpoint: Name,
     /// Copies to keep loaded.
@@ -81,7 +85,8 @@ impl DeploySpec {
     pub fn read(value: Value, pointer: &str, violations: &mut Violations) -> Option<Self> {
         let mut r = ObjectReader::new(value, pointer, violations)?;
         let model: Option<Name> = r.required("model");
-        let version: Option<u32> = r.required("version");
+        let version: Option<Option<u32>> = r.optional_with("version", parse);
+        let alias: Option<Option<Alias>> = r.optional_with("alias", parse);
         let endpoint = r.optional("endpoint").or_else(|| model.clone());
         let replicas: u32 = r.optional("replicas").unwrap_or(1);
         let tolerance: Tolerance = r.optional("tolerance").unwrap_or_default();
@@ -92,13 +97,8 @@ impl DeploySpec {
         };
         let rollout = read_rollout(&mut r);
         let v = r.violations();
-        if let Some(version) = version {
-            v.check_range(
-                &format!("{pointer}/version"),
-                version,
-                1,
-                i32::MAX.unsigned_abs(),
-            );
+        if let (Some(version), Some(alias)) = (version, &alias) {
+            check_one_of(version, alias.as_ref(), true, pointer, v);
         }
         v.check_range(
             &format!("{pointer}/replicas"),
@@ -122,7 +122,8 @@ impl DeploySpec {
         r.finish();
         Some(Self {
             model: model?,
-            version: version?,
+            version: version?.unwrap_or_default(),
+            alias: alias?,
             endpoint: endpoint?,
             replicas,
             tolerance,

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     Name, limits,
+    models::{Alias, check_one_of},
     validation::{Violations, escape, parse},
 };
 
@@ -60,6 +61,9 @@ pub struct InitializeFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2_147_483_647_i64)]
     pub version: Option<u32>,
+    /// Alias that names the version in its number's place; submission writes the number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Alias>,
     /// Layers to take over, by name; all that the version has, too, unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>, max_items = 64, example = json!(["conv*"]))]
@@ -100,10 +104,7 @@ impl InitializeFrom {
     /// Reads it, recording every mistake that shows without the version.
     pub fn read(value: Value, pointer: &str, v: &mut Violations) -> Option<Self> {
         let read: Self = parse(value, pointer, v)?;
-        if let Some(version) = read.version {
-            let at = format!("{pointer}/version");
-            v.check_range(&at, i64::from(version), 1, i64::from(i32::MAX));
-        }
+        check_one_of(read.version, read.alias.as_ref(), false, pointer, v);
         check_layers(read.layers.as_deref(), &format!("{pointer}/layers"), v);
         Some(read)
     }

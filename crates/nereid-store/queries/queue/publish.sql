@@ -7,6 +7,7 @@ WITH model AS (
         next_version = m.next_version + 1,
         description = CASE WHEN m.deleted_at IS NULL THEN m.description ELSE '' END,
         tags = CASE WHEN m.deleted_at IS NULL THEN m.tags ELSE '{}' END,
+        require_approval = m.deleted_at IS NULL AND m.require_approval,
         created_at = CASE WHEN m.deleted_at IS NULL THEN m.created_at ELSE now() END,
         deleted_at = NULL
     RETURNING id, name, next_version - 1 AS version

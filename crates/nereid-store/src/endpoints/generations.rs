@@ -5,6 +5,7 @@ use nereid_core::{
     batching::VariantSettings,
     endpoints::{EndpointSpec, GenerationSettings, VariantSpec},
     ids::{EndpointId, JobId, ProjectId, VariantId},
+    models::Alias,
     rollouts::Rollout,
 };
 use serde_json::Value;
@@ -14,7 +15,7 @@ use super::rollouts;
 use crate::{
     ResourceKind, StoreError,
     connection::Tx,
-    models::version_not_found,
+    models::{alias_not_found, not_approved, version_not_found},
     rows::{self, Row},
 };
 
@@ -61,23 +62,34 @@ async fn resolve_version(
     variant: &VariantSpec,
 ) -> Result<Uuid, StoreError> {
     let row = sqlx::query!(
-        r#"SELECT v.id, v.serving IS NOT NULL AS "deployed!"
+        r#"SELECT v.id, v.version, v.serving IS NOT NULL AS "deployed!",
+             m.require_approval AND v.approval_status <> 'approved' AS "unapproved!"
          FROM model_versions v JOIN models m ON m.id = v.model_id
-         WHERE m.project_id = $1 AND m.name = $2 AND v.version = $3::bigint AND v.deleted_at IS NULL
+         WHERE m.project_id = $1 AND m.name = $2 AND v.deleted_at IS NULL
+           AND (v.version = $3::bigint OR v.id = (
+               SELECT a.model_version_id FROM model_aliases a WHERE a.model_id = m.id AND a.alias = $4))
          FOR KEY SHARE OF v"#,
         project.0,
         variant.model.as_str(),
-        i64::from(variant.version)
+        i64::from(variant.version),
+        variant.alias.as_ref().map(Alias::as_str)
     )
     .fetch_optional(conn)
     .await?
-    .ok_or_else(|| version_not_found(&variant.model, variant.version))?;
+    .ok_or_else(|| match &variant.alias {
+        Some(alias) => alias_not_found(&variant.model, alias),
+        None => version_not_found(&variant.model, variant.version),
+    })?;
+    let version = Row::new("model_versions", &row.id).number("version", row.version)?;
+    if row.unapproved {
+        return Err(not_approved(&variant.model, version));
+    }
     if row.deployed {
         Ok(row.id)
     } else {
         let what = format!(
-            "{}@{} has no serving artifact yet: submit a deploy job for it",
-            variant.model, variant.version
+            "{}@{version} has no serving artifact yet: submit a deploy job for it",
+            variant.model
         );
         Err(StoreError::conflict("not_deployed", what))
     }
@@ -210,6 +222,7 @@ pub(super) async fn previous(
             name: row.name("name", r.name)?,
             model: row.name("model", r.model)?,
             version: row.number("version", r.version)?,
+            alias: None,
             weight: row.number("weight", r.weight)?,
             replicas: row.number("replicas", r.replicas)?,
             batching: settings.batching,

@@ -4,11 +4,15 @@ use nereid_core::{
     Name,
     ids::ProjectId,
     jobs::JobSpec,
-    spec::{DatasetRef, TrainSpec},
+    spec::{DatasetRef, DeploySpec, TrainSpec},
 };
 use uuid::Uuid;
 
-use crate::{ResourceKind, StoreError, connection::Tx, models::version_not_found};
+use crate::{
+    ResourceKind, StoreError,
+    connection::Tx,
+    models::{not_approved, version_not_found},
+};
 
 /// What a job's spec names.
 #[derive(Default)]
@@ -31,7 +35,7 @@ pub(super) async fn lock(
             model_version: lock_base(conn, project, spec).await?,
         }),
         JobSpec::Deploy(spec) => Ok(Inputs {
-            model_version: Some(lock_version(conn, project, &spec.model, spec.version).await?),
+            model_version: Some(lock_deployable(conn, project, spec).await?),
             ..Inputs::default()
         }),
         JobSpec::Noop(_) => Ok(Inputs::default()),
@@ -103,6 +107,30 @@ async fn lock_base(
     lock_version(conn, project, &from.model, version)
         .await
         .map(Some)
+}
+
+/// Locks the version that a job is to deploy, which must be approved if its model asks for that.
+async fn lock_deployable(
+    conn: &mut Tx,
+    project: ProjectId,
+    spec: &DeploySpec,
+) -> Result<Uuid, StoreError> {
+    if let Some(alias) = &spec.alias {
+        let what = format!("{}@{alias} is not resolved to a number", spec.model);
+        return Err(StoreError::conflict("unresolved_version", what));
+    }
+    let id = lock_version(conn, project, &spec.model, spec.version).await?;
+    let unapproved = sqlx::query_scalar!(
+        r#"SELECT m.require_approval AND v.approval_status <> 'approved' AS "unapproved!"
+         FROM model_versions v JOIN models m ON m.id = v.model_id WHERE v.id = $1"#,
+        id
+    )
+    .fetch_one(conn)
+    .await?;
+    if unapproved {
+        return Err(not_approved(&spec.model, spec.version));
+    }
+    Ok(id)
 }
 
 async fn lock_version(

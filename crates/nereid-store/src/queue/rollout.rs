@@ -17,6 +17,7 @@ use crate::{
     ResourceKind, Store, StoreError,
     connection::Tx,
     endpoints::generations::{self, NewGeneration, NewVariant},
+    models::not_approved,
     notify::Wake,
     rows::{self, Row},
 };
@@ -88,16 +89,22 @@ async fn store_artifact(
     artifact: &ServingArtifact,
 ) -> Result<(), StoreError> {
     let stored = sqlx::query!(
-        "UPDATE model_versions v SET serving = $3 FROM models m
-         WHERE v.id = $1 AND m.id = v.model_id AND m.project_id = $2 AND v.deleted_at IS NULL",
+        r#"UPDATE model_versions v SET serving = $3 FROM models m
+         WHERE v.id = $1 AND m.id = v.model_id AND m.project_id = $2 AND v.deleted_at IS NULL
+         RETURNING m.name, v.version,
+             m.require_approval AND v.approval_status <> 'approved' AS "unapproved!""#,
         version.0,
         lease.project.0,
         rows::json(artifact)?
     )
-    .execute(conn)
-    .await?;
-    if stored.rows_affected() == 0 {
-        return Err(StoreError::not_found(ResourceKind::ModelVersion, &version));
+    .fetch_optional(conn)
+    .await?
+    .ok_or_else(|| StoreError::not_found(ResourceKind::ModelVersion, &version))?;
+    // It may have been rejected since the job was submitted.
+    if stored.unapproved {
+        let row = Row::new("model_versions", &version);
+        let model = row.name("name", stored.name)?;
+        return Err(not_approved(&model, row.number("version", stored.version)?));
     }
     Ok(())
 }

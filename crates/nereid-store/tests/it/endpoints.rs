@@ -17,6 +17,7 @@ pub fn spec(version: u32, replicas: u32) -> EndpointSpec {
         name: name("main"),
         model: name("m"),
         version,
+        alias: None,
         weight: 100,
         replicas,
         batching: Batching::default(),

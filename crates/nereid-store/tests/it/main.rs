@@ -15,6 +15,7 @@ mod outage;
 mod queue;
 mod races;
 mod reaping;
+mod registry;
 mod requests;
 mod resources;
 mod rollouts;

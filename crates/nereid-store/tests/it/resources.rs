@@ -6,6 +6,7 @@ use nereid_core::{
     events::{EventKind, LogLevel},
     jobs::{JobKind, JobPhase, JobRequest, JobStatus, TerminationReason},
     keys::Role,
+    models::{AliasAction, ApprovalStatus, Edit},
     workers::{DeviceKind, WorkerStatus},
 };
 use nereid_store::PageRequest;
@@ -130,10 +131,18 @@ async fn models_keep_tags_and_description() {
     let db = db().await;
     db.trained("m").await;
     let tags = [("stage".to_owned(), "prod".to_owned())].into();
+    let tagged = Edit {
+        tags: [("stage".to_owned(), Some("prod".to_owned()))].into(),
+        ..Edit::default()
+    };
+    let described = Edit {
+        description: Some("reads digits".to_owned()),
+        ..Edit::default()
+    };
     let (project, m) = (db.project, name("m"));
     let model = db
         .store
-        .update_model(project, &m, Some("reads digits"), None)
+        .update_model(project, &m, &described, None)
         .await
         .unwrap();
     assert_eq!(
@@ -142,13 +151,13 @@ async fn models_keep_tags_and_description() {
     );
     let version = db
         .store
-        .update_model_version(project, &m, 1, &tags)
+        .update_model_version(project, &m, 1, &tagged)
         .await
         .unwrap();
     assert_eq!((&version.tags, version.lineage.seed), (&tags, u64::MAX));
     let missing = db
         .store
-        .update_model_version(project, &m, 9, &tags)
+        .update_model_version(project, &m, 9, &tagged)
         .await
         .unwrap_err();
     assert_eq!(missing.to_string(), "no model version \"m@9\"");
@@ -212,6 +221,8 @@ async fn the_schema_is_checked_and_knows_every_word_of_core() {
     words!("workers", "status", WorkerStatus);
     words!("endpoints", "status", EndpointStatus);
     words!("replicas", "status", ReplicaStatus);
+    words!("model_versions", "approval_status", ApprovalStatus);
+    words!("model_alias_changes", "action", AliasAction);
 
     let uncommented = db.texts(
         "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition

@@ -11,7 +11,7 @@ use nereid_core::{
     spec::{DatasetRef, DeploySpec, InitializeFrom, TrainSpec, finetune::Base, shapes},
 };
 use nereid_store::{
-    ResourceKind::{Dataset, DatasetVersion as Version, Model, ModelVersion},
+    ResourceKind::{Dataset, DatasetVersion as Version, Model, ModelAlias, ModelVersion},
     jobs::Submitted,
 };
 
@@ -92,13 +92,20 @@ async fn resolve(state: &ApiState, project: ProjectId, spec: &mut JobSpec) -> Re
 async fn resolve_deploy(
     state: &ApiState,
     project: ProjectId,
-    spec: &DeploySpec,
+    spec: &mut DeploySpec,
 ) -> Result<(), Problem> {
     state
         .store
         .model(project, &spec.model)
         .await
         .map_err(reference(&[Model], "/spec/model"))?;
+    if let Some(alias) = spec.alias.take() {
+        let version = state.store.aliased_version(project, &spec.model, &alias);
+        let version = version.await;
+        let version = version.map_err(reference(&[Model, ModelAlias], "/spec/alias"))?;
+        spec.version = version.version;
+        return Ok(());
+    }
     let version = state
         .store
         .model_version(project, &spec.model, spec.version)
@@ -171,6 +178,15 @@ async fn pin_base(
     ];
     let model = state.store.model(project, &from.model).await;
     let model = model.map_err(reference(&[Model], model_at))?;
+    if let Some(alias) = from.alias.take() {
+        let found = state.store.aliased_version(project, &from.model, &alias);
+        let alias_at = "/spec/initialize_from/alias";
+        let found = found
+            .await
+            .map_err(reference(&[Model, ModelAlias], alias_at))?;
+        from.version = Some(found.version);
+        return Ok(found);
+    }
     let version = from.version.or(model.latest_version).ok_or_else(|| {
         let detail = format!("the model {} has no version", model.name);
         Problem::violation(model_at, "not_found", detail)

@@ -1,4 +1,4 @@
-//! Versions of a model: list, show, tag, delete, lineage.
+//! Versions of a model: list, show, change, delete, lineage.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,15 @@ use axum::{Json, extract::State};
 use http::StatusCode;
 use nereid_core::{
     Name, Violations,
-    jobs::{Lineage, check_tags},
-    models::ModelVersion,
+    jobs::Lineage,
+    models::{Edit, ModelVersion},
     validation::ObjectReader,
 };
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::read_edit;
 use crate::{
     ApiState,
     auth::Caller,
@@ -87,29 +88,30 @@ async fn get_model_version(
     ))
 }
 
-/// What to change of a version.
+/// What to change of a version, as a merge patch (RFC 7396): what is absent stays, null takes away.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"tags": {"stage": "candidate"}}))]
+#[schema(example = json!({"description": "Trained on the cleaned data", "tags": {"reviewed": "yes"}}))]
+#[expect(dead_code, reason = "for the document only")]
 pub(crate) struct ModelVersionUpdate {
-    /// Free key-value pairs; replaces all of them.
-    tags: BTreeMap<String, String>,
+    /// Free text.
+    #[schema(max_length = 2048)]
+    description: Option<String>,
+    /// Free key-value pairs to set; those that are null are taken away.
+    tags: Option<BTreeMap<String, Option<String>>>,
 }
 
-impl ModelVersionUpdate {
-    fn read(body: Value) -> Result<Self, Violations> {
-        let mut violations = Violations::default();
-        let Some(mut r) = ObjectReader::new(body, "", &mut violations) else {
-            return Err(violations);
-        };
-        let tags: BTreeMap<String, String> = r.required("tags").unwrap_or_default();
-        check_tags(&tags, "/tags", r.violations());
-        r.finish();
-        violations.into_result(Self { tags })
-    }
+fn read_update(body: Value) -> Result<Edit, Violations> {
+    let mut violations = Violations::default();
+    let Some(mut r) = ObjectReader::new(body, "", &mut violations) else {
+        return Err(violations);
+    };
+    let edit = read_edit(&mut r);
+    r.finish();
+    violations.into_result(edit)
 }
 
-/// Changes a version's tags
+/// Changes a version's description and tags
 #[utoipa::path(
     patch, path = "/v1/models/{name}/versions/{version}", tag = "models",
     request_body = ModelVersionUpdate,
@@ -126,18 +128,19 @@ async fn update_model_version(
     Path((name, version)): Path<(Name, VersionNumber)>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<ModelVersion>, Problem> {
-    let ModelVersionUpdate { tags } = ModelVersionUpdate::read(body)?;
+    let edit = read_update(body)?;
     let version = state
         .store
         .with_actor(actor.key)
-        .update_model_version(actor.project, &name, version.0, &tags)
+        .update_model_version(actor.project, &name, version.0, &edit)
         .await?;
     Ok(Json(version))
 }
 
 /// Deletes a version of a model
 ///
-/// Its number is never given out again. Refused while an endpoint or a job uses it.
+/// Its number is never given out again. Refused while an alias points to it, or an endpoint or a
+/// job uses it.
 #[utoipa::path(
     delete, path = "/v1/models/{name}/versions/{version}", tag = "models",
     params(
