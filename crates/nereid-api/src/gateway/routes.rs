@@ -3,18 +3,28 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        Arc, LazyLock, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use nereid_core::{
     Name,
     datasets::encoding::TableEncoder,
     endpoints::{ReplicaAddress, Route, RouteVariant},
-    ids::{ProjectId, ReplicaId},
+    ids::{ProjectId, ReplicaId, WorkerId},
+    inference::InferError,
     models::Signature,
+    statistics::{Snapshot, Statistics},
 };
+
+use super::{ask::hedge_after, cache::Cache};
+
+/// How long a worker that did not answer is left alone while others can answer.
+const SUSPICION: Duration = Duration::from_secs(2);
+/// Where the times in [`Member`] begin.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 type Table = HashMap<ProjectId, HashMap<Name, Arc<Target>>>;
 
@@ -40,6 +50,31 @@ pub(crate) struct Variant {
     encoder: OnceLock<TableEncoder>,
     weight: u32,
     replicas: Vec<Member>,
+    /// Requests that a replica takes before it says that it is busy, at least.
+    capacity: usize,
+    pub(super) hedge_after: Option<Duration>,
+    pub(super) cache: Option<Arc<Cache>>,
+    /// What happened to its requests in this process.
+    pub(crate) statistics: Arc<Statistics>,
+}
+
+/// What happened to the requests of a variant in one process, since it began to serve there.
+#[derive(Debug, Clone)]
+pub struct VariantStatistics {
+    /// Project of the endpoint.
+    pub project: ProjectId,
+    /// The endpoint.
+    pub endpoint: Name,
+    /// The variant.
+    pub variant: Name,
+    /// Its model.
+    pub model: Name,
+    /// Version of the model.
+    pub version: u32,
+    /// Ready replicas.
+    pub replicas: usize,
+    /// What was counted.
+    pub counted: Snapshot,
 }
 
 /// A replica with the number of requests it is working on for this process.
@@ -47,6 +82,8 @@ pub(crate) struct Variant {
 pub(super) struct Member {
     pub(super) address: ReplicaAddress,
     outstanding: Arc<AtomicUsize>,
+    /// Milliseconds since [`EPOCH`] until which its worker is suspected to be dead; 0 if not.
+    suspected: Arc<AtomicU64>,
 }
 
 /// Counts a request as outstanding until dropped.
@@ -66,17 +103,11 @@ impl Routes {
     /// Takes over new routes; replicas that stay keep their counters.
     pub(super) fn replace(&self, routes: Vec<(ProjectId, Name, Route)>) {
         let old = self.snapshot();
-        let mut counters = HashMap::new();
-        for member in old
-            .values()
-            .flat_map(HashMap::values)
-            .flat_map(|t| t.members())
-        {
-            counters.insert(member.address.id, member.outstanding.clone());
-        }
         let mut table = Table::new();
+        let mut counters = Counters::of(&old);
         for (project, name, route) in routes {
-            let target = Target::new(route, &counters);
+            let before = old.get(&project).and_then(|of| of.get(&name));
+            let target = Target::new(route, &mut counters, before.map(|t| &**t));
             if !target.variants.is_empty() {
                 table
                     .entry(project)
@@ -87,6 +118,25 @@ impl Routes {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
+    pub(super) fn statistics(&self) -> Vec<VariantStatistics> {
+        let mut all = Vec::new();
+        for (&project, endpoints) in &*self.snapshot() {
+            for (endpoint, target) in endpoints {
+                let of = target.variants.iter().map(|v| VariantStatistics {
+                    project,
+                    endpoint: endpoint.clone(),
+                    variant: v.name.clone(),
+                    model: v.model.clone(),
+                    version: v.version,
+                    replicas: v.replicas.len(),
+                    counted: v.statistics.snapshot(),
+                });
+                all.extend(of);
+            }
+        }
+        all
+    }
+
     fn snapshot(&self) -> Arc<Table> {
         self.0
             .read()
@@ -95,16 +145,67 @@ impl Routes {
     }
 }
 
+/// What is known of replicas and workers, and outlives a change of routes.
+#[derive(Default)]
+struct Counters {
+    outstanding: HashMap<ReplicaId, Arc<AtomicUsize>>,
+    suspected: HashMap<WorkerId, Arc<AtomicU64>>,
+}
+
+impl Counters {
+    fn of(table: &Table) -> Self {
+        let mut counters = Self::default();
+        let targets = table.values().flat_map(HashMap::values);
+        for member in targets.flat_map(|t| t.members()) {
+            let (id, worker) = (member.address.id, member.address.worker);
+            counters.outstanding.insert(id, member.outstanding.clone());
+            counters.suspected.insert(worker, member.suspected.clone());
+        }
+        counters
+    }
+
+    fn member(&mut self, address: ReplicaAddress) -> Member {
+        Member {
+            outstanding: self
+                .outstanding
+                .get(&address.id)
+                .cloned()
+                .unwrap_or_default(),
+            suspected: self.suspected.entry(address.worker).or_default().clone(),
+            address,
+        }
+    }
+}
+
 impl Target {
-    fn new(route: Route, counters: &HashMap<ReplicaId, Arc<AtomicUsize>>) -> Self {
+    fn new(route: Route, counters: &mut Counters, before: Option<&Self>) -> Self {
         let ready = |v: &RouteVariant| !v.replicas.is_empty();
         let variants = route.variants.into_iter().filter(ready);
-        let variants = variants.map(|v| Variant::new(v, counters)).collect();
-        Self { variants }
+        let variants = variants.map(|v| {
+            let same = |b: &&Variant| b.is_of(&v);
+            let before = before.and_then(|t| t.variants.iter().find(same));
+            Variant::new(v, counters, before)
+        });
+        Self {
+            variants: variants.collect(),
+        }
     }
 
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.variants.iter().flat_map(|v| &v.replicas)
+    }
+
+    /// Tells whether no replica has room for another request.
+    pub(super) fn is_saturated(&self) -> bool {
+        let full = |v: &Variant| v.replicas.iter().all(|m| m.load() >= v.capacity);
+        self.variants.iter().all(full)
+    }
+
+    /// Counts a request that was turned away before a variant was chosen.
+    pub(super) fn reject(&self) {
+        if let Some(variant) = self.choose() {
+            variant.statistics.refused(&InferError::Busy);
+        }
     }
 
     /// Draws a variant by weight; `None` only if none is ready.
@@ -128,14 +229,15 @@ impl Target {
 }
 
 impl Variant {
-    fn new(variant: RouteVariant, counters: &HashMap<ReplicaId, Arc<AtomicUsize>>) -> Self {
-        let member = |address: ReplicaAddress| {
-            let outstanding = counters.get(&address.id).cloned().unwrap_or_default();
-            Member {
-                address,
-                outstanding,
-            }
-        };
+    fn new(variant: RouteVariant, counters: &mut Counters, before: Option<&Self>) -> Self {
+        let settings = variant.settings;
+        let (batching, digest) = (settings.batching, variant.digest);
+        let kept = before.and_then(|b| b.cache.clone());
+        let cache = batching.response_cache.map(|c| {
+            kept.filter(|kept| kept.serves(&digest, c.max_bytes))
+                .unwrap_or_else(|| Arc::new(Cache::new(digest, c.max_bytes)))
+        });
+        let replicas = variant.replicas.into_iter();
         Self {
             name: variant.name,
             model: variant.model,
@@ -143,8 +245,19 @@ impl Variant {
             signature: variant.signature,
             encoder: OnceLock::new(),
             weight: variant.weight,
-            replicas: variant.replicas.into_iter().map(member).collect(),
+            replicas: replicas.map(|r| counters.member(r)).collect(),
+            capacity: (batching.max_queue_size + batching.concurrency.max(1)) as usize,
+            hedge_after: hedge_after(settings.hedge_after_us),
+            cache,
+            statistics: before.map(|b| b.statistics.clone()).unwrap_or_default(),
         }
+    }
+
+    fn is_of(&self, variant: &RouteVariant) -> bool {
+        let same = |a: &Name, b: &Name| a == b;
+        same(&self.name, &variant.name)
+            && same(&self.model, &variant.model)
+            && self.version == variant.version
     }
 
     /// Returns what encodes the model's columns, if they are of mixed kind.
@@ -154,25 +267,61 @@ impl Variant {
     }
 
     /// Draws two replicas and takes the less busy one (Mitzenmacher, 2001), never `except`.
-    pub(super) fn choose(&self, except: Option<ReplicaId>) -> Option<&Member> {
-        let allowed: Vec<&Member> = self
-            .replicas
-            .iter()
-            .filter(|m| Some(m.address.id) != except)
-            .collect();
-        if allowed.is_empty() {
-            return None;
+    ///
+    /// Workers that did not answer a moment ago, and that of `except`, are the last resort.
+    pub(super) fn choose(&self, except: Option<&ReplicaAddress>) -> Option<&Member> {
+        let now = millis();
+        if except.is_none() && !self.replicas.iter().any(|m| m.is_suspect(now)) {
+            return draw(self.replicas.len(), |i| &self.replicas[i]);
         }
-        let draw = || allowed[rand::random_range(0..allowed.len())];
-        let (a, b) = (draw(), draw());
-        Some(if a.load() <= b.load() { a } else { b })
+        let other = |m: &&Member| except.is_none_or(|e| e.id != m.address.id);
+        let elsewhere = |m: &&Member| except.is_none_or(|e| e.worker != m.address.worker);
+        let others: Vec<&Member> = self.replicas.iter().filter(other).collect();
+        let best = others.iter().copied();
+        let best = best.filter(|m| !m.is_suspect(now) && elsewhere(m));
+        let best: Vec<&Member> = best.collect();
+        let from = if best.is_empty() { &others } else { &best };
+        draw(from.len(), |i| from[i])
     }
+}
+
+/// Draws two of `count` members and returns the less busy one.
+fn draw<'a>(count: usize, member: impl Fn(usize) -> &'a Member) -> Option<&'a Member> {
+    if count < 2 {
+        return (count == 1).then(|| member(0));
+    }
+    let one = || member(rand::random_range(0..count));
+    let (a, b) = (one(), one());
+    Some(if a.load() <= b.load() { a } else { b })
+}
+
+/// Time since [`EPOCH`].
+fn millis() -> u64 {
+    u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Member {
     pub(super) fn occupy(&self) -> Occupied {
         self.outstanding.fetch_add(1, Ordering::Relaxed);
         Occupied(self.outstanding.clone())
+    }
+
+    /// Its worker did not answer.
+    pub(super) fn suspect(&self) {
+        let until = EPOCH.elapsed() + SUSPICION;
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.suspected.store(until, Ordering::Relaxed);
+    }
+
+    /// Its worker answered.
+    pub(super) fn trust(&self) {
+        if self.suspected.load(Ordering::Relaxed) > 0 {
+            self.suspected.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn is_suspect(&self, now: u64) -> bool {
+        self.suspected.load(Ordering::Relaxed) > now
     }
 
     fn load(&self) -> usize {
@@ -184,7 +333,7 @@ impl Member {
 mod tests {
     use nereid_core::{
         batching::VariantSettings,
-        ids::{EndpointId, VariantId, WorkerId},
+        ids::{EndpointId, VariantId},
     };
 
     use super::*;
@@ -232,7 +381,7 @@ mod tests {
             variant("off", 0, vec![address()]),
             variant("unready", 1000, vec![]),
         ];
-        let target = Target::new(route(variants), &HashMap::new());
+        let target = Target::new(route(variants), &mut Counters::default(), None);
         let mut counts: HashMap<&str, u32> = HashMap::new();
         for _ in 0..10_000 {
             *counts
@@ -247,7 +396,8 @@ mod tests {
     fn the_busier_replica_gets_less() {
         let target = Target::new(
             route(vec![variant("a", 1, vec![address(), address()])]),
-            &HashMap::new(),
+            &mut Counters::default(),
+            None,
         );
         let variant = target.choose().unwrap();
         let busy = &variant.replicas[0];
@@ -256,7 +406,7 @@ mod tests {
             .filter(|_| variant.choose(None).unwrap().address.id == busy.address.id)
             .count();
         assert!(hits < 400, "{hits}");
-        let other = variant.choose(Some(busy.address.id)).unwrap();
+        let other = variant.choose(Some(&busy.address)).unwrap();
         assert_ne!(other.address.id, busy.address.id);
     }
 
