@@ -23,5 +23,6 @@ mod lifecycle;
 mod main_job;
 mod outages;
 mod predict;
+mod serving;
 mod support;
 mod upgrades;

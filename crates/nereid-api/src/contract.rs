@@ -6,10 +6,12 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use http::{HeaderMap, Method, header};
 use nereid_core::{Name, Violations, keys::Role, limits::MAX_INFERENCE_BODY_BYTES};
 use serde_json::Value;
@@ -26,6 +28,9 @@ pub(crate) const SCHEME: &str = "api_key";
 
 /// Longest wait for Postgres when a request has taken too long.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// Longest time for reading what is not wanted.
+const DISCARD: Duration = Duration::from_secs(5);
 
 /// What the document says of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,7 +210,13 @@ async fn admission(
         let endpoint = endpoint_in(request.uri().path());
         let length = claimed_length(request.headers());
         let gateway = &gate.state.gateway;
-        Some(gateway.admit(actor.project, endpoint.as_ref(), length)?)
+        match gateway.admit(actor.project, endpoint.as_ref(), length) {
+            Ok(admitted) => Some(admitted),
+            Err(refused) => {
+                discard(request.into_body()).await;
+                return Err(refused);
+            }
+        }
     } else {
         None
     };
@@ -229,6 +240,23 @@ fn claimed_length(headers: &HeaderMap) -> usize {
     length.map_or(MAX_INFERENCE_BODY_BYTES, |n: usize| {
         n.min(MAX_INFERENCE_BODY_BYTES)
     })
+}
+
+/// Reads a body to its end and keeps nothing of it.
+///
+/// Who still sends when the connection is closed may never see the answer that is on its way.
+async fn discard(body: Body) {
+    let mut read = 0;
+    let mut body = body.into_data_stream();
+    let all = async {
+        while let Some(Ok(bytes)) = body.next().await {
+            read += bytes.len();
+            if read > MAX_INFERENCE_BODY_BYTES {
+                return;
+            }
+        }
+    };
+    let _too_slow = tokio::time::timeout(DISCARD, all).await;
 }
 
 /// Makes the answer to a request that took too long: is it slow, or does Postgres hang?

@@ -165,15 +165,14 @@ impl Gateway {
         };
         let deadline = question.deadline;
         let asking = self.ask_around(project, endpoint, variant, question);
-        let asked = match deadline {
-            None => asking.await,
-            Some(at) => match tokio::time::timeout_at(at, asking).await {
-                Ok(asked) => asked,
-                Err(_) => {
-                    statistics.refused(&InferError::Expired);
-                    return Err(expired(endpoint));
-                }
-            },
+        let asked = if let Some(at) = deadline {
+            let Ok(asked) = tokio::time::timeout_at(at, asking).await else {
+                statistics.refused(&InferError::Expired);
+                return Err(expired(endpoint));
+            };
+            asked
+        } else {
+            asking.await
         };
         match asked {
             Ok(answer) => {

@@ -294,12 +294,11 @@ impl Shared {
             let now = Instant::now();
             let mut pause = IDLE;
             if !state.queue.is_empty() && state.running < self.concurrency {
-                match self.delay(&state, now) {
-                    Some(left) => pause = left,
-                    None => {
-                        state.running += 1;
-                        return true;
-                    }
+                if let Some(left) = self.delay(&state, now) {
+                    pause = left;
+                } else {
+                    state.running += 1;
+                    return true;
                 }
             } else if state.queue.is_empty() && state.closed {
                 state.threads -= 1;

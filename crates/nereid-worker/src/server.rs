@@ -15,6 +15,7 @@ use axum::{
     routing::{get, post},
     serve::ListenerExt,
 };
+use futures::StreamExt;
 use nereid_core::{
     admission::Admission,
     inference::{InferError, InferOptions},
@@ -139,6 +140,9 @@ async fn admit(
     let length = number(request.headers(), header::CONTENT_LENGTH.as_str());
     let length = length.unwrap_or(MAX_INFERENCE_BODY_BYTES);
     let Some(_admitted) = state.admission.enter(length) else {
+        // A gateway that still sends when the connection is closed would not see the answer.
+        let mut body = request.into_body().into_data_stream();
+        while let Some(Ok(_)) = body.next().await {}
         let error = "too many requests are under way on this worker".to_owned();
         return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, error));
     };
