@@ -5,6 +5,7 @@
 
 mod ask;
 mod cache;
+mod members;
 mod routes;
 
 use std::{

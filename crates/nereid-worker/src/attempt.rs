@@ -258,7 +258,7 @@ pub(crate) mod tests {
                 batching: Batching::default(),
                 hedge_after_us: None,
                 autoscaling: None,
-                rollout: Default::default(),
+                rollout: nereid_core::rollouts::Rollout::default(),
             }),
             attempts: 0,
             requested: None,

@@ -17,10 +17,7 @@ use reqwest::StatusCode;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{
-    Gateway,
-    routes::{Member, Variant},
-};
+use super::{Gateway, members::Member, routes::Variant};
 
 /// Why one replica did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -2,29 +2,25 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, LazyLock, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
 };
 
 use nereid_core::{
     Name,
     datasets::encoding::TableEncoder,
-    endpoints::{ReplicaAddress, Route, RouteVariant},
-    ids::{ProjectId, ReplicaId, WorkerId},
+    endpoints::{Candidate, ReplicaAddress, Route, RouteVariant},
+    ids::{ProjectId, VariantId},
     inference::InferError,
     models::Signature,
     statistics::{Snapshot, Statistics},
 };
 
-use super::{ask::hedge_after, cache::Cache};
-
-/// How long a worker that did not answer is left alone while others can answer.
-const SUSPICION: Duration = Duration::from_secs(2);
-/// Where the times in [`Member`] begin.
-static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+use super::{
+    ask::hedge_after,
+    cache::Cache,
+    members::{Counters, Member, draw, millis},
+};
 
 type Table = HashMap<ProjectId, HashMap<Name, Arc<Target>>>;
 
@@ -35,6 +31,10 @@ pub(super) struct Routes(RwLock<Arc<Table>>);
 /// What an endpoint serves.
 #[derive(Debug)]
 pub(crate) struct Target {
+    /// Generation that serves.
+    generation: u32,
+    /// What the generation being rolled out gets.
+    candidate: Option<Candidate>,
     /// Variants with a ready replica.
     pub(crate) variants: Vec<Variant>,
 }
@@ -42,6 +42,8 @@ pub(crate) struct Target {
 /// A variant that can answer.
 #[derive(Debug)]
 pub(crate) struct Variant {
+    pub(crate) id: VariantId,
+    generation: u32,
     pub(crate) name: Name,
     pub(crate) model: Name,
     pub(crate) version: u32,
@@ -65,7 +67,9 @@ pub struct VariantStatistics {
     pub project: ProjectId,
     /// The endpoint.
     pub endpoint: Name,
-    /// The variant.
+    /// Identifier of the variant, another one in each generation.
+    pub id: VariantId,
+    /// Its name.
     pub variant: Name,
     /// Its model.
     pub model: Name,
@@ -77,24 +81,6 @@ pub struct VariantStatistics {
     pub counted: Snapshot,
 }
 
-/// A replica with the number of requests it is working on for this process.
-#[derive(Debug, Clone)]
-pub(super) struct Member {
-    pub(super) address: ReplicaAddress,
-    outstanding: Arc<AtomicUsize>,
-    /// Milliseconds since [`EPOCH`] until which its worker is suspected to be dead; 0 if not.
-    suspected: Arc<AtomicU64>,
-}
-
-/// Counts a request as outstanding until dropped.
-pub(super) struct Occupied(Arc<AtomicUsize>);
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Routes {
     pub(super) fn get(&self, project: ProjectId, name: &Name) -> Option<Arc<Target>> {
         self.snapshot().get(&project)?.get(name).cloned()
@@ -104,7 +90,11 @@ impl Routes {
     pub(super) fn replace(&self, routes: Vec<(ProjectId, Name, Route)>) {
         let old = self.snapshot();
         let mut table = Table::new();
-        let mut counters = Counters::of(&old);
+        let mut counters = Counters::of(
+            old.values()
+                .flat_map(HashMap::values)
+                .flat_map(|t| t.members()),
+        );
         for (project, name, route) in routes {
             let before = old.get(&project).and_then(|of| of.get(&name));
             let target = Target::new(route, &mut counters, before.map(|t| &**t));
@@ -125,6 +115,7 @@ impl Routes {
                 let of = target.variants.iter().map(|v| VariantStatistics {
                     project,
                     endpoint: endpoint.clone(),
+                    id: v.id,
                     variant: v.name.clone(),
                     model: v.model.clone(),
                     version: v.version,
@@ -145,48 +136,18 @@ impl Routes {
     }
 }
 
-/// What is known of replicas and workers, and outlives a change of routes.
-#[derive(Default)]
-struct Counters {
-    outstanding: HashMap<ReplicaId, Arc<AtomicUsize>>,
-    suspected: HashMap<WorkerId, Arc<AtomicU64>>,
-}
-
-impl Counters {
-    fn of(table: &Table) -> Self {
-        let mut counters = Self::default();
-        let targets = table.values().flat_map(HashMap::values);
-        for member in targets.flat_map(|t| t.members()) {
-            let (id, worker) = (member.address.id, member.address.worker);
-            counters.outstanding.insert(id, member.outstanding.clone());
-            counters.suspected.insert(worker, member.suspected.clone());
-        }
-        counters
-    }
-
-    fn member(&mut self, address: ReplicaAddress) -> Member {
-        Member {
-            outstanding: self
-                .outstanding
-                .get(&address.id)
-                .cloned()
-                .unwrap_or_default(),
-            suspected: self.suspected.entry(address.worker).or_default().clone(),
-            address,
-        }
-    }
-}
-
 impl Target {
     fn new(route: Route, counters: &mut Counters, before: Option<&Self>) -> Self {
         let ready = |v: &RouteVariant| !v.replicas.is_empty();
         let variants = route.variants.into_iter().filter(ready);
         let variants = variants.map(|v| {
-            let same = |b: &&Variant| b.is_of(&v);
+            let same = |b: &&Variant| b.id == v.id;
             let before = before.and_then(|t| t.variants.iter().find(same));
             Variant::new(v, counters, before)
         });
         Self {
+            generation: route.generation,
+            candidate: route.candidate,
             variants: variants.collect(),
         }
     }
@@ -208,23 +169,41 @@ impl Target {
         }
     }
 
-    /// Draws a variant by weight; `None` only if none is ready.
+    /// Draws a variant by weight, of the generation that serves, or of the one being rolled out
+    /// for its share of the requests; `None` only if none is ready.
     pub(crate) fn choose(&self) -> Option<&Variant> {
-        let total: u64 = self.variants.iter().map(|v| u64::from(v.weight)).sum();
+        let drawn = match self.candidate {
+            Some(c) if rand::random_range(0..100) < c.share => c.generation,
+            _ => self.generation,
+        };
+        self.draw(Some(drawn)).or_else(|| self.draw(None))
+    }
+
+    /// Draws a variant of a generation, or of any.
+    fn draw(&self, generation: Option<u32>) -> Option<&Variant> {
+        let of = |v: &&Variant| generation.is_none_or(|g| v.generation == g);
+        let total: u64 = self
+            .variants
+            .iter()
+            .filter(of)
+            .map(|v| u64::from(v.weight))
+            .sum();
         if total == 0 {
-            return self.variants.first();
+            return self.variants.iter().find(of);
         }
         let mut ticket = rand::random_range(0..total);
-        self.variants.iter().find(|v| {
+        self.variants.iter().filter(of).find(|v| {
             let won = ticket < u64::from(v.weight);
             ticket = ticket.saturating_sub(u64::from(v.weight));
             won
         })
     }
 
-    /// Finds the variant that serves a version of its model.
+    /// Finds the variant that serves a version of its model, that of the generation that serves
+    /// before others.
     pub(crate) fn of_version(&self, version: u32) -> Option<&Variant> {
-        self.variants.iter().find(|v| v.version == version)
+        let found = self.variants.iter().filter(|v| v.version == version);
+        found.max_by_key(|v| v.generation == self.generation)
     }
 }
 
@@ -239,6 +218,8 @@ impl Variant {
         });
         let replicas = variant.replicas.into_iter();
         Self {
+            id: variant.id,
+            generation: variant.generation,
             name: variant.name,
             model: variant.model,
             version: variant.version,
@@ -251,13 +232,6 @@ impl Variant {
             cache,
             statistics: before.map(|b| b.statistics.clone()).unwrap_or_default(),
         }
-    }
-
-    fn is_of(&self, variant: &RouteVariant) -> bool {
-        let same = |a: &Name, b: &Name| a == b;
-        same(&self.name, &variant.name)
-            && same(&self.model, &variant.model)
-            && self.version == variant.version
     }
 
     /// Returns what encodes the model's columns, if they are of mixed kind.
@@ -285,55 +259,11 @@ impl Variant {
     }
 }
 
-/// Draws two of `count` members and returns the less busy one.
-fn draw<'a>(count: usize, member: impl Fn(usize) -> &'a Member) -> Option<&'a Member> {
-    if count < 2 {
-        return (count == 1).then(|| member(0));
-    }
-    let one = || member(rand::random_range(0..count));
-    let (a, b) = (one(), one());
-    Some(if a.load() <= b.load() { a } else { b })
-}
-
-/// Time since [`EPOCH`].
-fn millis() -> u64 {
-    u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-impl Member {
-    pub(super) fn occupy(&self) -> Occupied {
-        self.outstanding.fetch_add(1, Ordering::Relaxed);
-        Occupied(self.outstanding.clone())
-    }
-
-    /// Its worker did not answer.
-    pub(super) fn suspect(&self) {
-        let until = EPOCH.elapsed() + SUSPICION;
-        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
-        self.suspected.store(until, Ordering::Relaxed);
-    }
-
-    /// Its worker answered.
-    pub(super) fn trust(&self) {
-        if self.suspected.load(Ordering::Relaxed) > 0 {
-            self.suspected.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn is_suspect(&self, now: u64) -> bool {
-        self.suspected.load(Ordering::Relaxed) > now
-    }
-
-    fn load(&self) -> usize {
-        self.outstanding.load(Ordering::Relaxed)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use nereid_core::{
         batching::VariantSettings,
-        ids::{EndpointId, VariantId},
+        ids::{EndpointId, ReplicaId, WorkerId},
     };
 
     use super::*;
@@ -390,6 +320,25 @@ mod tests {
         }
         assert!((8_700..9_300).contains(&counts["a"]), "{counts:?}");
         assert_eq!(counts["a"] + counts["b"], 10_000, "{counts:?}");
+    }
+
+    #[test]
+    fn a_candidate_gets_its_share() {
+        let mut new = variant("a", 1, vec![address()]);
+        new.generation = 2;
+        let mut route = route(vec![variant("a", 100, vec![address()]), new]);
+        let mut hits = |share| {
+            route.candidate = Some(Candidate {
+                generation: 2,
+                share,
+                shadow: 0,
+            });
+            let target = Target::new(route.clone(), &mut Counters::default(), None);
+            let chosen = (0..4_000).filter_map(|_| target.choose());
+            chosen.filter(|v| v.generation == 2).count()
+        };
+        assert_eq!((hits(0), hits(100)), (0, 4_000));
+        assert!((300..500).contains(&hits(10)), "a tenth");
     }
 
     #[test]

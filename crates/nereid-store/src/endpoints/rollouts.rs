@@ -5,7 +5,7 @@ use nereid_core::{
     Name,
     endpoints::{EndpointEventKind, GenerationSettings, RolloutState},
     ids::{EndpointId, ProjectId},
-    rollouts::{Breach, Change, Progress, Rollout, RolloutStatus},
+    rollouts::{Breach, Change, Measured, Progress, Rollout, RolloutStatus},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -143,7 +143,7 @@ async fn breach(conn: &mut Tx, active: &Active) -> Result<Option<Breach>, StoreE
         let new = windows::measured(conn, endpoint, new, since).await?;
         let old = match active.from {
             Some(old) => windows::measured(conn, endpoint, old, since).await?,
-            None => Default::default(),
+            None => Measured::default(),
         };
         if let Some(breach) = rule.breach(&new, &old) {
             return Ok(Some(breach));
