@@ -27,6 +27,7 @@ mod proxy;
 mod report;
 mod resume;
 mod run;
+mod serving;
 mod specs;
 #[path = "../it/support.rs"]
 #[expect(dead_code, reason = "the other tests' tools; these need few of them")]
@@ -108,4 +109,10 @@ async fn all_of_mnist_killed_at_five_random_steps_ends_with_the_same_weights() {
 async fn figures_of_reliability() {
     let _turn = TURN.lock().await;
     Box::pin(figures::measure()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_serving_worker_killed_under_load_loses_no_request() {
+    let _turn = TURN.lock().await;
+    Box::pin(serving::killed_while_serving()).await;
 }

@@ -25,5 +25,6 @@ mod outages;
 mod pool;
 mod predict;
 mod registry;
+mod serving;
 mod support;
 mod upgrades;

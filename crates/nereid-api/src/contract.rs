@@ -6,12 +6,14 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
+    body::Body,
     extract::{MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use http::Method;
-use nereid_core::{Violations, keys::Role};
+use futures::StreamExt;
+use http::{HeaderMap, Method, header};
+use nereid_core::{Name, Violations, keys::Role, limits::MAX_INFERENCE_BODY_BYTES};
 use serde_json::Value;
 use url::form_urlencoded;
 
@@ -26,6 +28,9 @@ pub(crate) const SCHEME: &str = "api_key";
 
 /// Longest wait for Postgres when a request has taken too long.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// Longest time for reading what is not wanted.
+const DISCARD: Duration = Duration::from_secs(5);
 
 /// What the document says of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +140,13 @@ impl Rule {
         format!("known query parameters are {}", known.join(", "))
     }
 
+    /// Tells whether it is an inference, which replicas answer.
+    fn infers(&self) -> bool {
+        ["predict", "oip_infer"]
+            .iter()
+            .any(|prefix| self.id.starts_with(prefix))
+    }
+
     /// Longest time until the head of the answer.
     fn timeout(&self, config: &ApiConfig) -> Duration {
         match self.id.as_str() {
@@ -176,12 +188,14 @@ async fn admission(
         rule.check_query(request.uri().query().unwrap_or_default())?;
         return Ok(next.run(request).await);
     };
-    let _permit = gate.state.requests.try_acquire().map_err(|_| {
-        Problem::new(
-            Code::Overloaded,
-            "Too many requests are under way; try again shortly.",
-        )
-    })?;
+    // Inferences have a door of their own: a flood of them must not lock out everything else.
+    let _permit = if rule.infers() {
+        None
+    } else {
+        let permit = gate.state.requests.try_acquire();
+        let detail = "Too many requests are under way; try again shortly.";
+        Some(permit.map_err(|_| Problem::new(Code::Overloaded, detail))?)
+    };
     let actor = gate
         .state
         .authenticator
@@ -192,12 +206,57 @@ async fn admission(
         return Err(Problem::new(Code::Forbidden, detail));
     }
     rule.check_query(request.uri().query().unwrap_or_default())?;
+    let _admitted = if rule.infers() {
+        let endpoint = endpoint_in(request.uri().path());
+        let length = claimed_length(request.headers());
+        let gateway = &gate.state.gateway;
+        match gateway.admit(actor.project, endpoint.as_ref(), length) {
+            Ok(admitted) => Some(admitted),
+            Err(refused) => {
+                discard(request.into_body()).await;
+                return Err(refused);
+            }
+        }
+    } else {
+        None
+    };
     request.extensions_mut().insert(actor);
     let limit = rule.timeout(&gate.state.config);
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => Ok(response),
         Err(_) => Err(overdue(&gate.state, limit).await),
     }
+}
+
+/// The endpoint in a path such as `/v2/models/{name}/infer`.
+fn endpoint_in(path: &str) -> Option<Name> {
+    path.split('/').nth(3)?.parse().ok()
+}
+
+/// Bytes that a body may have, by what it says of itself.
+fn claimed_length(headers: &HeaderMap) -> usize {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|v| v.to_str().ok()?.parse().ok());
+    length.map_or(MAX_INFERENCE_BODY_BYTES, |n: usize| {
+        n.min(MAX_INFERENCE_BODY_BYTES)
+    })
+}
+
+/// Reads a body to its end and keeps nothing of it.
+///
+/// Who still sends when the connection is closed may never see the answer that is on its way.
+async fn discard(body: Body) {
+    let mut read = 0;
+    let mut body = body.into_data_stream();
+    let all = async {
+        while let Some(Ok(bytes)) = body.next().await {
+            read += bytes.len();
+            if read > MAX_INFERENCE_BODY_BYTES {
+                return;
+            }
+        }
+    };
+    let _too_slow = tokio::time::timeout(DISCARD, all).await;
 }
 
 /// Makes the answer to a request that took too long: is it slow, or does Postgres hang?

@@ -3,27 +3,38 @@
 //! A replica in this process answers without a network hop. The cache is refreshed on wake-ups,
 //! every two seconds, and when an endpoint is missing from it.
 
+mod ask;
+mod cache;
+mod members;
 mod routes;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use nereid_core::{
     Name,
-    endpoints::ReplicaAddress,
-    engine::{EngineError, LocalReplicas, Predictor},
-    ids::{ProjectId, ReplicaId},
+    admission::{Admission, Admitted},
+    engine::LocalReplicas,
+    ids::ProjectId,
+    inference::{InferError, InferOptions, Timing},
+    limits::{MAX_INFERENCE_BYTES_HELD, MAX_INFERENCES_HELD},
     tensors::{Batch, Tensor},
 };
 use nereid_store::{
     Store, StoreError,
     notify::{Wake, Wakeups},
 };
-use reqwest::StatusCode;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::routes::{Member, Routes};
+pub use self::routes::VariantStatistics;
 pub(crate) use self::routes::{Target, Variant};
+use self::{
+    ask::{Question, ReplicaError},
+    routes::Routes,
+};
 use crate::problem::{Code, Problem};
 
 /// Longest age of the route cache while no wake-up comes.
@@ -42,20 +53,7 @@ pub struct Gateway {
     http: reqwest::Client,
     routes: Routes,
     refreshing: tokio::sync::Mutex<()>,
-}
-
-/// Why one replica did not answer.
-#[derive(Debug, thiserror::Error)]
-enum ReplicaError {
-    /// Another replica may answer.
-    #[error("replica {replica}: {reason}")]
-    Unreachable { replica: ReplicaId, reason: String },
-    /// Its queue is full.
-    #[error("replica {0} is busy")]
-    Busy(ReplicaId),
-    /// The batch itself is refused.
-    #[error("{0}")]
-    Invalid(String),
+    admission: Arc<Admission>,
 }
 
 impl Gateway {
@@ -82,6 +80,7 @@ impl Gateway {
             http,
             routes,
             refreshing,
+            admission: Admission::new(MAX_INFERENCES_HELD, MAX_INFERENCE_BYTES_HELD),
         })
     }
 
@@ -149,116 +148,99 @@ impl Gateway {
         endpoint: &Name,
         variant: &Variant,
         batch: Batch,
+        options: InferOptions,
     ) -> Result<Vec<Tensor>, Problem> {
-        let batch = Arc::new(batch);
-        let Some(first) = variant.choose(None) else {
-            return Err(not_ready(endpoint, None));
+        let (began, rows) = (Instant::now(), batch.rows);
+        let statistics = &variant.statistics;
+        let _in_flight = statistics.enter();
+        let cached = variant.cache.as_ref().map(|c| (c, c.key(&batch)));
+        if let Some(outputs) = cached.and_then(|(cache, key)| cache.get(&key)) {
+            statistics.cache_hits.fetch_add(1, Relaxed);
+            statistics.answered(rows, began.elapsed(), &Timing::default());
+            return Ok(Vec::clone(&outputs));
+        }
+        let question = Question {
+            batch: Arc::new(batch),
+            priority: options.priority,
+            deadline: options.timeout.and_then(|t| began.checked_add(t)),
         };
-        let failed = match self.ask(first, &batch).await {
-            Ok(outputs) => return Ok(outputs),
-            Err(ReplicaError::Invalid(detail)) => return Err(invalid(detail)),
-            Err(e) => e,
+        let deadline = question.deadline;
+        let asking = self.ask_around(project, endpoint, variant, question);
+        let asked = if let Some(at) = deadline {
+            let Ok(asked) = tokio::time::timeout_at(at, asking).await else {
+                statistics.refused(&InferError::Expired);
+                return Err(expired(endpoint));
+            };
+            asked
+        } else {
+            asking.await
         };
-        tracing::warn!(%endpoint, error = %failed, "trying another replica");
-        let Some(second) = self.another(project, endpoint, variant, first.address.id) else {
-            return Err(not_ready(endpoint, Some(failed)));
-        };
-        match self.ask(&second, &batch).await {
-            Ok(outputs) => Ok(outputs),
-            Err(ReplicaError::Invalid(detail)) => Err(invalid(detail)),
-            Err(e) => Err(not_ready(endpoint, Some(e))),
+        match asked {
+            Ok(answer) => {
+                statistics.answered(rows, began.elapsed(), &answer.timing);
+                if let Some((cache, key)) = cached {
+                    cache.put(key, &answer.outputs);
+                }
+                Ok(answer.outputs)
+            }
+            Err(e) => {
+                statistics.refused(e.as_ref().map_or(&InferError::Gone, ReplicaError::refusal));
+                Err(problem(endpoint, e))
+            }
         }
     }
 
-    /// Finds a replica of the same model version other than `failed`, in the newest routes known.
-    fn another(
+    /// Lets an inference of `bytes` in before its body is read, unless there are too many.
+    ///
+    /// # Errors
+    /// 429 if this process holds as much as it can, or all replicas of the endpoint have as many
+    /// requests of this process as their queues hold.
+    pub(crate) fn admit(
         &self,
         project: ProjectId,
-        endpoint: &Name,
-        variant: &Variant,
-        failed: ReplicaId,
-    ) -> Option<Member> {
-        let newest = self.routes.get(project, endpoint);
-        let same = newest.as_ref().and_then(|target| {
-            let is_same = |v: &&Variant| v.model == variant.model && v.version == variant.version;
-            target.variants.iter().find(is_same)
-        });
-        let found = same.and_then(|v| v.choose(Some(failed)));
-        found.or_else(|| variant.choose(Some(failed))).cloned()
-    }
-
-    async fn ask(&self, member: &Member, batch: &Arc<Batch>) -> Result<Vec<Tensor>, ReplicaError> {
-        let _outstanding = member.occupy();
-        let id = member.address.id;
-        match self.local.as_ref().and_then(|local| local.get(id)) {
-            Some(model) => ask_local(id, model, batch.clone()).await,
-            None => self.ask_remote(&member.address, batch).await,
+        endpoint: Option<&Name>,
+        bytes: usize,
+    ) -> Result<Admitted, Problem> {
+        let target = endpoint.and_then(|name| self.routes.get(project, name));
+        if let (Some(target), Some(endpoint)) = (target, endpoint)
+            && target.is_saturated()
+        {
+            target.reject();
+            return Err(busy(endpoint));
         }
+        self.admission.enter(bytes).ok_or_else(|| {
+            let detail = "Too many inferences are under way; try again shortly.";
+            Problem::new(Code::TooManyRequests, detail)
+        })
     }
 
-    async fn ask_remote(
-        &self,
-        address: &ReplicaAddress,
-        batch: &Batch,
-    ) -> Result<Vec<Tensor>, ReplicaError> {
-        let base = address.url.trim_end_matches('/');
-        let url = format!("{base}/internal/v1/replicas/{}/infer", address.id);
-        let unreachable = |e: reqwest::Error| ReplicaError::Unreachable {
-            replica: address.id,
-            reason: e.to_string(),
-        };
-        let response = self
-            .http
-            .post(url)
-            .bearer_auth(&self.secret)
-            .header("x-nereid-rows", batch.rows)
-            .header("content-type", "application/octet-stream")
-            .body(batch.to_le_bytes())
-            .send()
-            .await
-            .map_err(unreachable)?;
-        match response.status() {
-            StatusCode::OK => response.json().await.map_err(unreachable),
-            StatusCode::TOO_MANY_REQUESTS => Err(ReplicaError::Busy(address.id)),
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Err(
-                ReplicaError::Invalid("The model refuses the batch.".to_owned()),
-            ),
-            status => Err(ReplicaError::Unreachable {
-                replica: address.id,
-                reason: format!("answered {status}"),
-            }),
-        }
+    /// Returns what happened to the requests of each variant in this process.
+    pub fn statistics(&self) -> Vec<VariantStatistics> {
+        self.routes.statistics()
     }
 }
 
-async fn ask_local(
-    replica: ReplicaId,
-    model: Arc<dyn Predictor>,
-    batch: Arc<Batch>,
-) -> Result<Vec<Tensor>, ReplicaError> {
-    let unreachable = |reason: String| ReplicaError::Unreachable { replica, reason };
-    match tokio::task::spawn_blocking(move || model.predict(&batch)).await {
-        Ok(Ok(outputs)) => Ok(outputs),
-        Ok(Err(EngineError::InvalidInput(detail))) => Err(ReplicaError::Invalid(detail)),
-        Ok(Err(e)) => Err(unreachable(e.to_string())),
-        Err(e) => Err(unreachable(e.to_string())),
-    }
-}
-
-fn invalid(detail: String) -> Problem {
-    Problem::new(Code::InvalidRequest, detail)
-}
-
-fn not_ready(endpoint: &Name, cause: Option<ReplicaError>) -> Problem {
-    let (kind, what) = if let Some(ReplicaError::Busy(_)) = &cause {
-        (Code::TooManyRequests, "busy")
-    } else {
-        (Code::EndpointNotReady, "away")
+/// Says to the client why no replica answered.
+fn problem(endpoint: &Name, e: Option<ReplicaError>) -> Problem {
+    let away = format!("All replicas of endpoint {endpoint} are away; try again shortly.");
+    let Some(e) = e else {
+        return Problem::new(Code::EndpointNotReady, away);
     };
-    let detail = format!("All replicas of endpoint {endpoint} are {what}; try again shortly.");
-    let problem = Problem::new(kind, detail);
-    match cause {
-        Some(cause) => problem.caused_by(cause),
-        None => problem,
+    match e.refusal() {
+        InferError::Busy => busy(endpoint),
+        InferError::Expired => expired(endpoint),
+        InferError::Invalid(detail) => Problem::new(Code::InvalidRequest, detail.clone()),
+        InferError::Failed(_) => Problem::internal(e),
+        InferError::Gone => Problem::new(Code::EndpointNotReady, away).caused_by(e),
     }
+}
+
+fn busy(endpoint: &Name) -> Problem {
+    let detail = format!("All replicas of endpoint {endpoint} are busy; try again shortly.");
+    Problem::new(Code::TooManyRequests, detail)
+}
+
+fn expired(endpoint: &Name) -> Problem {
+    let detail = format!("Endpoint {endpoint} did not answer within the request's time.");
+    Problem::new(Code::Timeout, detail)
 }

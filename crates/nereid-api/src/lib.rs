@@ -28,7 +28,7 @@ mod v2;
 
 pub use auth::{hash_key_secret, key_prefix, new_key_secret};
 pub use document::{OpenApiDocument, openapi};
-pub use gateway::Gateway;
+pub use gateway::{Gateway, VariantStatistics};
 pub use problem::{Code, PROBLEM_JSON, Problem, ProblemDocument};
 pub use router::router;
 pub use server::serve;

@@ -6,6 +6,7 @@
 use std::{
     io::Read,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
 };
 
@@ -16,6 +17,7 @@ use crate::{
     datasets::{DatasetSchema, DatasetSource, FileRole, Inspection},
     events::{LogLevel, MetricPoint, RuleReport},
     ids::ReplicaId,
+    inference::{Answer, InferError, InferOptions},
     jobs::{Directive, JobPhase, Progress, TerminationReason},
     models::{OptimisationReport, Signature, TrainedModel},
     spec::{Tolerance, TrainSpec},
@@ -285,10 +287,19 @@ pub trait Predictor: Send + Sync {
     fn predict(&self, batch: &Batch) -> Result<Vec<Tensor>, EngineError>;
 }
 
-/// Models loaded in this process, through which the gateway answers without a network hop.
+/// Replicas in this process, through which the gateway answers without a network hop.
 pub trait LocalReplicas: Send + Sync {
-    /// Returns the model of a ready replica, if this process holds it.
-    fn get(&self, replica: ReplicaId) -> Option<Arc<dyn Predictor>>;
+    /// Returns a ready replica, if this process holds it.
+    fn get(&self, replica: ReplicaId) -> Option<Arc<dyn LocalReplica>>;
+}
+
+/// What a replica will answer.
+pub type Inferring = Pin<Box<dyn Future<Output = Result<Answer, InferError>> + Send>>;
+
+/// A replica in this process: a model behind its queue.
+pub trait LocalReplica: Send + Sync {
+    /// Queues a batch and returns its answer; dropping the future gives it up.
+    fn infer(self: Arc<Self>, batch: Arc<Batch>, options: InferOptions) -> Inferring;
 }
 
 /// The engine as a whole, as the binary hands it to API and worker.

@@ -4,6 +4,7 @@
 //! store, the API, the worker and the engine meet in these types, and the [`engine`] traits are
 //! how API and worker use the training engine without linking it.
 
+pub mod admission;
 pub mod audit;
 pub mod autoscaling;
 pub mod batching;

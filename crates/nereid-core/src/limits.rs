@@ -148,6 +148,10 @@ pub const MAX_COOLDOWN: u32 = 86_400;
 pub const MAX_SCHEDULES: usize = 16;
 /// Most variants of one endpoint.
 pub const MAX_VARIANTS: usize = 8;
+/// Most inferences that one process works on at the same time.
+pub const MAX_INFERENCES_HELD: usize = 1_024;
+/// Most bytes of inference requests that one process holds at the same time.
+pub const MAX_INFERENCE_BYTES_HELD: usize = 512 << 20;
 /// Most rows of one execution of a served model.
 pub const MAX_SERVING_BATCH: u32 = 4_096;
 /// Longest wait of an idle engine for a fuller batch, in microseconds.

@@ -51,7 +51,7 @@ fn bucket(value: u64) -> usize {
     if value < 4 {
         return usize::try_from(value).unwrap_or(0);
     }
-    let octave = 63 - value.leading_zeros();
+    let octave = value.ilog2();
     let quarter = usize::try_from((value >> (octave - 2)) & 3).unwrap_or(0);
     ((octave as usize - 1) * 4 + quarter).min(BUCKETS - 1)
 }
@@ -196,9 +196,14 @@ macro_rules! statistics {
 fn load(counter: &AtomicU64) -> u64 {
     counter.load(Relaxed)
 }
-fn minus(now: &u64, then: &u64) -> u64 {
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "called by the macro as the difference of histograms is"
+)]
+const fn minus(now: &u64, then: &u64) -> u64 {
     now.saturating_sub(*then)
 }
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as above")]
 const fn now(now: &u64, _: &u64) -> u64 {
     *now
 }

@@ -96,7 +96,12 @@ impl Batch {
     /// Bytes of the values, little-endian, as they travel from the gateway to a replica elsewhere.
     #[must_use]
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        self.values.iter().flat_map(|v| v.to_le_bytes()).collect()
+        let mut bytes = vec![0; self.values.len() * 4];
+        // Compiled to one copy, which an iterator over single bytes is not.
+        for (to, value) in bytes.as_chunks_mut().0.iter_mut().zip(&self.values) {
+            *to = value.to_le_bytes();
+        }
+        bytes
     }
 
     /// Reads what [`Batch::to_le_bytes`] wrote; `None` if the length is no whole number of rows.

@@ -5,6 +5,7 @@
 //! write of an attempt goes through its fence: an attempt that lost its lease changes nothing.
 
 mod attempt;
+mod batcher;
 mod cache;
 mod checkpoints;
 mod claims;
@@ -37,4 +38,5 @@ mod worker;
 pub use config::WorkerConfig;
 pub use error::WorkerError;
 pub use isolation::{ProcessConfig, ProcessTrainer, serve};
+pub use replicas::ReplicaStatistics;
 pub use worker::{Tally, Worker};

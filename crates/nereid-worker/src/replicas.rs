@@ -1,90 +1,72 @@
-//! Replicas that this process holds: who answers, and how many requests each is answering.
+//! Replicas that this process holds: who answers, each behind its queue.
 
 mod load;
 mod reconcile;
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    num::NonZeroUsize,
+    sync::{Arc, RwLock},
+    thread::available_parallelism,
 };
 
 use nereid_core::{
-    engine::{EngineError, LocalReplicas, Predictor},
+    batching::VariantSettings,
+    engine::{LocalReplica, LocalReplicas, Predictor},
     ids::ReplicaId,
     jobs::TerminationReason,
-    models::Signature,
-    tensors::{Batch, Tensor},
+    statistics::Snapshot,
 };
 
 pub(crate) use reconcile::run;
 
 use crate::{
+    batcher::{Batcher, Cores},
     error::RunError,
     sync::{read, write},
 };
 
-/// A replica's model, counting the requests it is answering.
-pub(crate) struct Held {
-    predictor: Arc<dyn Predictor>,
-    in_flight: AtomicUsize,
-}
-
-/// Counts one request until dropped, also when the model panics.
-struct InFlight<'a>(&'a AtomicUsize);
-
-impl<'a> InFlight<'a> {
-    fn enter(counter: &'a AtomicUsize) -> Self {
-        counter.fetch_add(1, Ordering::Relaxed);
-        Self(counter)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Predictor for Held {
-    fn signature(&self) -> &Signature {
-        self.predictor.signature()
-    }
-
-    fn predict(&self, batch: &Batch) -> Result<Vec<Tensor>, EngineError> {
-        let _in_flight = InFlight::enter(&self.in_flight);
-        self.predictor.predict(batch)
-    }
-}
-
 /// The replicas that answer; reading it neither waits nor allocates.
-#[derive(Default)]
 pub(crate) struct Registry {
-    held: RwLock<HashMap<ReplicaId, Arc<Held>>>,
+    held: RwLock<HashMap<ReplicaId, Arc<Batcher>>>,
+    cores: Arc<Cores>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        let processors = available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            held: RwLock::default(),
+            cores: Cores::new(processors),
+        }
+    }
 }
 
 impl LocalReplicas for Registry {
-    fn get(&self, replica: ReplicaId) -> Option<Arc<dyn Predictor>> {
-        let held = read(&self.held).get(&replica).cloned()?;
+    fn get(&self, replica: ReplicaId) -> Option<Arc<dyn LocalReplica>> {
+        let held = self.find(replica)?;
         Some(held)
     }
 }
 
 impl Registry {
-    fn insert(&self, replica: ReplicaId, predictor: Arc<dyn Predictor>) {
-        let held = Held {
-            predictor,
-            in_flight: AtomicUsize::new(0),
-        };
-        write(&self.held).insert(replica, Arc::new(held));
+    /// Puts a queue before a model.
+    fn batcher(&self, model: Arc<dyn Predictor>, settings: &VariantSettings) -> Batcher {
+        Batcher::new(model, settings.batching.clone(), Arc::clone(&self.cores))
+    }
+
+    fn insert(&self, replica: ReplicaId, batcher: Batcher) {
+        write(&self.held).insert(replica, Arc::new(batcher));
     }
 
     fn remove(&self, replica: ReplicaId) {
         // Dropped outside of the lock: freeing a large model takes its time.
         let held = write(&self.held).remove(&replica);
         drop(held);
+    }
+
+    pub(crate) fn find(&self, replica: ReplicaId) -> Option<Arc<Batcher>> {
+        read(&self.held).get(&replica).cloned()
     }
 
     fn contains(&self, replica: ReplicaId) -> bool {
@@ -103,16 +85,32 @@ impl Registry {
     /// Tells whether a replica is answering a request right now.
     fn is_busy(&self, replica: ReplicaId) -> bool {
         let held = read(&self.held);
-        held.get(&replica)
-            .is_some_and(|h| h.in_flight.load(Ordering::Relaxed) > 0)
+        held.get(&replica).is_some_and(|h| h.under_way() > 0)
     }
 
     /// Tells whether any replica is answering a request right now.
     pub(crate) fn any_busy(&self) -> bool {
-        let held = read(&self.held);
-        held.values()
-            .any(|h| h.in_flight.load(Ordering::Relaxed) > 0)
+        read(&self.held).values().any(|h| h.under_way() > 0)
     }
+
+    /// What happened to the requests of each replica so far.
+    pub(crate) fn statistics(&self) -> Vec<ReplicaStatistics> {
+        let held = read(&self.held);
+        let of = held.iter().map(|(id, batcher)| ReplicaStatistics {
+            replica: *id,
+            counted: batcher.statistics().snapshot(),
+        });
+        of.collect()
+    }
+}
+
+/// What happened to the requests of a replica, since it was loaded.
+#[derive(Debug, Clone)]
+pub struct ReplicaStatistics {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// What was counted.
+    pub counted: Snapshot,
 }
 
 /// Writes why a replica could not be loaded; [`split_reason`] reads it.
@@ -131,6 +129,8 @@ pub(crate) fn split_reason(error: &str) -> (TerminationReason, &str) {
 
 #[cfg(test)]
 mod tests {
+    use nereid_core::engine::EngineError;
+
     use super::*;
 
     #[test]

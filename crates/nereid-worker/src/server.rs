@@ -1,23 +1,29 @@
 //! Inference server of a worker: answers for the gateways of other processes, and only for them.
+//!
+//! Bodies are raw little-endian floats, answers tensors in bytes; both ends are Nereid's. It
+//! speaks HTTP/1.1 over connections that gateways keep open, one for each request under way.
 
-use std::{num::NonZeroUsize, sync::Arc, thread::available_parallelism};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::ListenerExt,
 };
+use futures::StreamExt;
 use nereid_core::{
-    engine::{EngineError, LocalReplicas, Predictor},
-    limits::MAX_INFERENCE_BODY_BYTES,
+    admission::Admission,
+    inference::{InferError, InferOptions},
+    limits::{MAX_INFERENCE_BODY_BYTES, MAX_INFERENCE_BYTES_HELD, MAX_INFERENCES_HELD},
     tensors::Batch,
 };
 use subtle::ConstantTimeEq;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -25,29 +31,27 @@ use crate::replicas::Registry;
 
 /// Header with the number of rows in the body.
 const ROWS: &str = "x-nereid-rows";
-/// Requests taken in per processor before more are turned away.
-const ADMITTED_PER_CPU: usize = 8;
-/// Requests always taken in, on however small a machine.
-const ADMITTED_AT_LEAST: usize = 32;
+/// Header with the request's priority.
+const PRIORITY: &str = "x-nereid-priority";
+/// Header with the time that is left for the answer, in microseconds.
+const TIMEOUT: &str = "x-nereid-timeout-us";
+/// Seconds after which a request that was turned away may come again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// What the handlers share.
 pub(crate) struct Inference {
     registry: Arc<Registry>,
     secret: String,
-    /// Bounds the requests held in memory.
-    admission: Semaphore,
-    /// Bounds those that compute: more at a time than processors only makes each slower.
-    compute: Semaphore,
+    /// Bounds the requests, and their bytes, held in memory.
+    admission: Arc<Admission>,
 }
 
 impl Inference {
     pub(crate) fn new(registry: Arc<Registry>, secret: String) -> Self {
-        let cpus = available_parallelism().map_or(1, NonZeroUsize::get);
         Self {
             registry,
             secret,
-            admission: Semaphore::new((cpus * ADMITTED_PER_CPU).max(ADMITTED_AT_LEAST)),
-            compute: Semaphore::new(cpus),
+            admission: Admission::new(MAX_INFERENCES_HELD, MAX_INFERENCE_BYTES_HELD),
         }
     }
 
@@ -66,7 +70,33 @@ struct Refusal(StatusCode, String);
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let Self(status, error) = self;
-        (status, Json(serde_json::json!({ "error": error }))).into_response()
+        let body = Json(serde_json::json!({ "error": error }));
+        let mut response = (status, body).into_response();
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+impl From<InferError> for Refusal {
+    fn from(e: InferError) -> Self {
+        let status = match &e {
+            InferError::Busy => StatusCode::TOO_MANY_REQUESTS,
+            InferError::Expired => StatusCode::GATEWAY_TIMEOUT,
+            InferError::Invalid(_) => StatusCode::BAD_REQUEST,
+            InferError::Gone => StatusCode::NOT_FOUND,
+            InferError::Failed(_) => {
+                tracing::error!(error = %e, "prediction failed");
+                return Self(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the model failed".to_owned(),
+                );
+            }
+        };
+        Self(status, e.to_string())
     }
 }
 
@@ -76,6 +106,10 @@ pub(crate) async fn run(
     state: Arc<Inference>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
+    // Answers are small and complete: waiting to fill packets only adds latency.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
     axum::serve(listener, router(state))
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
@@ -102,9 +136,15 @@ async fn admit(
         let error = "the cluster's secret is needed as a bearer token".to_owned();
         return Err(Refusal(StatusCode::UNAUTHORIZED, error));
     }
-    let Ok(_admitted) = state.admission.try_acquire() else {
+    // One that does not say how long it is may be as long as is allowed.
+    let length = number(request.headers(), header::CONTENT_LENGTH.as_str());
+    let length = length.unwrap_or(MAX_INFERENCE_BODY_BYTES);
+    let Some(_admitted) = state.admission.enter(length) else {
+        // A gateway that still sends when the connection is closed would not see the answer.
+        let mut body = request.into_body().into_data_stream();
+        while let Some(Ok(_)) = body.next().await {}
         let error = "too many requests are under way on this worker".to_owned();
-        return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, error));
+        return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, error));
     };
     Ok(next.run(request).await)
 }
@@ -115,50 +155,32 @@ async fn infer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let replica = state.registry.get(id.into()).ok_or_else(|| {
+    let replica = state.registry.find(id.into()).ok_or_else(|| {
         let error = format!("this worker does not hold replica {id}");
         Refusal(StatusCode::NOT_FOUND, error)
     })?;
-    let rows = rows(&headers)?;
+    let rows = number(&headers, ROWS).filter(|&rows| rows > 0);
+    let rows: usize = rows.ok_or_else(|| {
+        let error = format!("{ROWS} must be a whole number from 1");
+        Refusal(StatusCode::BAD_REQUEST, error)
+    })?;
     let batch = Batch::from_le_bytes(rows, &body).ok_or_else(|| {
         let length = body.len();
         let error = format!("{length} bytes are no {rows} rows of 32-bit floats");
         Refusal(StatusCode::BAD_REQUEST, error)
     })?;
-    let Ok(_computing) = state.compute.acquire().await else {
-        let error = "this worker shuts down".to_owned();
-        return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, error));
+    drop(body);
+    let options = InferOptions {
+        priority: number(&headers, PRIORITY).unwrap_or(0),
+        timeout: number(&headers, TIMEOUT).map(Duration::from_micros),
     };
-    let answer = tokio::task::spawn_blocking(move || answer(&*replica, &batch));
-    let json = answer.await.map_err(|e| {
-        tracing::error!(replica = %id, error = %e, "prediction panicked");
-        let error = "the model failed".to_owned();
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, error)
-    })??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
+    // A gateway that closes the connection drops this future, and with it the request.
+    let answer = replica.answer(Arc::new(batch), options).await?;
+    let media = [(header::CONTENT_TYPE, "application/octet-stream")];
+    Ok((media, answer.to_bytes()).into_response())
 }
 
-fn rows(headers: &HeaderMap) -> Result<usize, Refusal> {
-    headers
-        .get(ROWS)
-        .and_then(|value| value.to_str().ok()?.parse().ok())
-        .filter(|&rows| rows > 0)
-        .ok_or_else(|| {
-            let error = format!("{ROWS} must be a whole number from 1");
-            Refusal(StatusCode::BAD_REQUEST, error)
-        })
-}
-
-/// Computes the answer as JSON, off the async threads.
-fn answer(replica: &dyn Predictor, batch: &Batch) -> Result<Vec<u8>, Refusal> {
-    let internal = |e: &dyn std::fmt::Display| {
-        tracing::error!(error = %e, "prediction failed");
-        let error = "the model failed".to_owned();
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, error)
-    };
-    let tensors = replica.predict(batch).map_err(|e| match e {
-        EngineError::InvalidInput(error) => Refusal(StatusCode::BAD_REQUEST, error),
-        other => internal(&other),
-    })?;
-    serde_json::to_vec(&tensors).map_err(|e| internal(&e))
+/// Reads a number from a header.
+fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
 }

@@ -20,7 +20,7 @@ use crate::{
     drain::drain,
     error::WorkerError,
     leases::{self, Leases},
-    replicas::{self, Registry},
+    replicas::{self, Registry, ReplicaStatistics},
     scaling,
     scratch::Scratch,
     server::{self, Inference},
@@ -100,6 +100,12 @@ impl Worker {
     /// Returns the replicas this worker holds, for a gateway in the same process.
     pub fn replicas(&self) -> Arc<dyn LocalReplicas> {
         Arc::clone(&self.registry) as Arc<dyn LocalReplicas>
+    }
+
+    /// Returns what happened to the requests of each replica it holds, whenever asked.
+    pub fn statistics(&self) -> impl Fn() -> Vec<ReplicaStatistics> + Send + Sync + use<> {
+        let registry = Arc::clone(&self.registry);
+        move || registry.statistics()
     }
 
     /// Tells, now and at each change, whether the worker is registered and takes jobs.

@@ -2,18 +2,24 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    time::Duration,
 };
 
 use nereid_core::{
     Name,
     datasets::encoding::TableEncoder,
-    endpoints::{ReplicaAddress, Route, RouteVariant},
-    ids::{ProjectId, ReplicaId},
+    endpoints::{Candidate, ReplicaAddress, Route, RouteVariant},
+    ids::{ProjectId, VariantId},
+    inference::InferError,
     models::Signature,
+    statistics::{Snapshot, Statistics},
+};
+
+use super::{
+    ask::hedge_after,
+    cache::Cache,
+    members::{Counters, Member, draw, millis},
 };
 
 type Table = HashMap<ProjectId, HashMap<Name, Arc<Target>>>;
@@ -25,6 +31,10 @@ pub(super) struct Routes(RwLock<Arc<Table>>);
 /// What an endpoint serves.
 #[derive(Debug)]
 pub(crate) struct Target {
+    /// Generation that serves.
+    generation: u32,
+    /// What the generation being rolled out gets.
+    candidate: Option<Candidate>,
     /// Variants with a ready replica.
     pub(crate) variants: Vec<Variant>,
 }
@@ -32,6 +42,8 @@ pub(crate) struct Target {
 /// A variant that can answer.
 #[derive(Debug)]
 pub(crate) struct Variant {
+    pub(crate) id: VariantId,
+    generation: u32,
     pub(crate) name: Name,
     pub(crate) model: Name,
     pub(crate) version: u32,
@@ -40,22 +52,33 @@ pub(crate) struct Variant {
     encoder: OnceLock<TableEncoder>,
     weight: u32,
     replicas: Vec<Member>,
+    /// Requests that a replica takes before it says that it is busy, at least.
+    capacity: usize,
+    pub(super) hedge_after: Option<Duration>,
+    pub(super) cache: Option<Arc<Cache>>,
+    /// What happened to its requests in this process.
+    pub(crate) statistics: Arc<Statistics>,
 }
 
-/// A replica with the number of requests it is working on for this process.
+/// What happened to the requests of a variant in one process, since it began to serve there.
 #[derive(Debug, Clone)]
-pub(super) struct Member {
-    pub(super) address: ReplicaAddress,
-    outstanding: Arc<AtomicUsize>,
-}
-
-/// Counts a request as outstanding until dropped.
-pub(super) struct Occupied(Arc<AtomicUsize>);
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+pub struct VariantStatistics {
+    /// Project of the endpoint.
+    pub project: ProjectId,
+    /// The endpoint.
+    pub endpoint: Name,
+    /// Identifier of the variant, another one in each generation.
+    pub id: VariantId,
+    /// Its name.
+    pub variant: Name,
+    /// Its model.
+    pub model: Name,
+    /// Version of the model.
+    pub version: u32,
+    /// Ready replicas.
+    pub replicas: usize,
+    /// What was counted.
+    pub counted: Snapshot,
 }
 
 impl Routes {
@@ -66,17 +89,15 @@ impl Routes {
     /// Takes over new routes; replicas that stay keep their counters.
     pub(super) fn replace(&self, routes: Vec<(ProjectId, Name, Route)>) {
         let old = self.snapshot();
-        let mut counters = HashMap::new();
-        for member in old
-            .values()
-            .flat_map(HashMap::values)
-            .flat_map(|t| t.members())
-        {
-            counters.insert(member.address.id, member.outstanding.clone());
-        }
         let mut table = Table::new();
+        let mut counters = Counters::of(
+            old.values()
+                .flat_map(HashMap::values)
+                .flat_map(|t| t.members()),
+        );
         for (project, name, route) in routes {
-            let target = Target::new(route, &counters);
+            let before = old.get(&project).and_then(|of| of.get(&name));
+            let target = Target::new(route, &mut counters, before.map(|t| &**t));
             if !target.variants.is_empty() {
                 table
                     .entry(project)
@@ -85,6 +106,26 @@ impl Routes {
             }
         }
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    pub(super) fn statistics(&self) -> Vec<VariantStatistics> {
+        let mut all = Vec::new();
+        for (&project, endpoints) in &*self.snapshot() {
+            for (endpoint, target) in endpoints {
+                let of = target.variants.iter().map(|v| VariantStatistics {
+                    project,
+                    endpoint: endpoint.clone(),
+                    id: v.id,
+                    variant: v.name.clone(),
+                    model: v.model.clone(),
+                    version: v.version,
+                    replicas: v.replicas.len(),
+                    counted: v.statistics.snapshot(),
+                });
+                all.extend(of);
+            }
+        }
+        all
     }
 
     fn snapshot(&self) -> Arc<Table> {
@@ -96,54 +137,100 @@ impl Routes {
 }
 
 impl Target {
-    fn new(route: Route, counters: &HashMap<ReplicaId, Arc<AtomicUsize>>) -> Self {
+    fn new(route: Route, counters: &mut Counters, before: Option<&Self>) -> Self {
         let ready = |v: &RouteVariant| !v.replicas.is_empty();
         let variants = route.variants.into_iter().filter(ready);
-        let variants = variants.map(|v| Variant::new(v, counters)).collect();
-        Self { variants }
+        let variants = variants.map(|v| {
+            let same = |b: &&Variant| b.id == v.id;
+            let before = before.and_then(|t| t.variants.iter().find(same));
+            Variant::new(v, counters, before)
+        });
+        Self {
+            generation: route.generation,
+            candidate: route.candidate,
+            variants: variants.collect(),
+        }
     }
 
     fn members(&self) -> impl Iterator<Item = &Member> {
         self.variants.iter().flat_map(|v| &v.replicas)
     }
 
-    /// Draws a variant by weight; `None` only if none is ready.
+    /// Tells whether no replica has room for another request.
+    pub(super) fn is_saturated(&self) -> bool {
+        let full = |v: &Variant| v.replicas.iter().all(|m| m.load() >= v.capacity);
+        self.variants.iter().all(full)
+    }
+
+    /// Counts a request that was turned away before a variant was chosen.
+    pub(super) fn reject(&self) {
+        if let Some(variant) = self.choose() {
+            variant.statistics.refused(&InferError::Busy);
+        }
+    }
+
+    /// Draws a variant by weight, of the generation that serves, or of the one being rolled out
+    /// for its share of the requests; `None` only if none is ready.
     pub(crate) fn choose(&self) -> Option<&Variant> {
-        let total: u64 = self.variants.iter().map(|v| u64::from(v.weight)).sum();
+        let drawn = match self.candidate {
+            Some(c) if rand::random_range(0..100) < c.share => c.generation,
+            _ => self.generation,
+        };
+        self.draw(Some(drawn)).or_else(|| self.draw(None))
+    }
+
+    /// Draws a variant of a generation, or of any.
+    fn draw(&self, generation: Option<u32>) -> Option<&Variant> {
+        let of = |v: &&Variant| generation.is_none_or(|g| v.generation == g);
+        let total: u64 = self
+            .variants
+            .iter()
+            .filter(of)
+            .map(|v| u64::from(v.weight))
+            .sum();
         if total == 0 {
-            return self.variants.first();
+            return self.variants.iter().find(of);
         }
         let mut ticket = rand::random_range(0..total);
-        self.variants.iter().find(|v| {
+        self.variants.iter().filter(of).find(|v| {
             let won = ticket < u64::from(v.weight);
             ticket = ticket.saturating_sub(u64::from(v.weight));
             won
         })
     }
 
-    /// Finds the variant that serves a version of its model.
+    /// Finds the variant that serves a version of its model, that of the generation that serves
+    /// before others.
     pub(crate) fn of_version(&self, version: u32) -> Option<&Variant> {
-        self.variants.iter().find(|v| v.version == version)
+        let found = self.variants.iter().filter(|v| v.version == version);
+        found.max_by_key(|v| v.generation == self.generation)
     }
 }
 
 impl Variant {
-    fn new(variant: RouteVariant, counters: &HashMap<ReplicaId, Arc<AtomicUsize>>) -> Self {
-        let member = |address: ReplicaAddress| {
-            let outstanding = counters.get(&address.id).cloned().unwrap_or_default();
-            Member {
-                address,
-                outstanding,
-            }
-        };
+    fn new(variant: RouteVariant, counters: &mut Counters, before: Option<&Self>) -> Self {
+        let settings = variant.settings;
+        let (batching, digest) = (settings.batching, variant.digest);
+        let kept = before.and_then(|b| b.cache.clone());
+        let cache = batching.response_cache.map(|c| {
+            kept.filter(|kept| kept.serves(&digest, c.max_bytes))
+                .unwrap_or_else(|| Arc::new(Cache::new(digest, c.max_bytes)))
+        });
+        let replicas = variant.replicas.into_iter();
         Self {
+            id: variant.id,
+            generation: variant.generation,
             name: variant.name,
             model: variant.model,
             version: variant.version,
             signature: variant.signature,
             encoder: OnceLock::new(),
             weight: variant.weight,
-            replicas: variant.replicas.into_iter().map(member).collect(),
+            replicas: replicas.map(|r| counters.member(r)).collect(),
+            capacity: (batching.max_queue_size + batching.concurrency.max(1)) as usize,
+            hedge_after: hedge_after(settings.hedge_after_us),
+            cache,
+            statistics: before.map(|b| b.statistics.clone()).unwrap_or_default(),
         }
     }
 
@@ -154,29 +241,21 @@ impl Variant {
     }
 
     /// Draws two replicas and takes the less busy one (Mitzenmacher, 2001), never `except`.
-    pub(super) fn choose(&self, except: Option<ReplicaId>) -> Option<&Member> {
-        let allowed: Vec<&Member> = self
-            .replicas
-            .iter()
-            .filter(|m| Some(m.address.id) != except)
-            .collect();
-        if allowed.is_empty() {
-            return None;
+    ///
+    /// Workers that did not answer a moment ago, and that of `except`, are the last resort.
+    pub(super) fn choose(&self, except: Option<&ReplicaAddress>) -> Option<&Member> {
+        let now = millis();
+        if except.is_none() && !self.replicas.iter().any(|m| m.is_suspect(now)) {
+            return draw(self.replicas.len(), |i| &self.replicas[i]);
         }
-        let draw = || allowed[rand::random_range(0..allowed.len())];
-        let (a, b) = (draw(), draw());
-        Some(if a.load() <= b.load() { a } else { b })
-    }
-}
-
-impl Member {
-    pub(super) fn occupy(&self) -> Occupied {
-        self.outstanding.fetch_add(1, Ordering::Relaxed);
-        Occupied(self.outstanding.clone())
-    }
-
-    fn load(&self) -> usize {
-        self.outstanding.load(Ordering::Relaxed)
+        let other = |m: &&Member| except.is_none_or(|e| e.id != m.address.id);
+        let elsewhere = |m: &&Member| except.is_none_or(|e| e.worker != m.address.worker);
+        let others: Vec<&Member> = self.replicas.iter().filter(other).collect();
+        let best = others.iter().copied();
+        let best = best.filter(|m| !m.is_suspect(now) && elsewhere(m));
+        let best: Vec<&Member> = best.collect();
+        let from = if best.is_empty() { &others } else { &best };
+        draw(from.len(), |i| from[i])
     }
 }
 
@@ -184,7 +263,7 @@ impl Member {
 mod tests {
     use nereid_core::{
         batching::VariantSettings,
-        ids::{EndpointId, VariantId, WorkerId},
+        ids::{EndpointId, ReplicaId, WorkerId},
     };
 
     use super::*;
@@ -232,7 +311,7 @@ mod tests {
             variant("off", 0, vec![address()]),
             variant("unready", 1000, vec![]),
         ];
-        let target = Target::new(route(variants), &HashMap::new());
+        let target = Target::new(route(variants), &mut Counters::default(), None);
         let mut counts: HashMap<&str, u32> = HashMap::new();
         for _ in 0..10_000 {
             *counts
@@ -244,10 +323,30 @@ mod tests {
     }
 
     #[test]
+    fn a_candidate_gets_its_share() {
+        let mut new = variant("a", 1, vec![address()]);
+        new.generation = 2;
+        let mut route = route(vec![variant("a", 100, vec![address()]), new]);
+        let mut hits = |share| {
+            route.candidate = Some(Candidate {
+                generation: 2,
+                share,
+                shadow: 0,
+            });
+            let target = Target::new(route.clone(), &mut Counters::default(), None);
+            let chosen = (0..4_000).filter_map(|_| target.choose());
+            chosen.filter(|v| v.generation == 2).count()
+        };
+        assert_eq!((hits(0), hits(100)), (0, 4_000));
+        assert!((300..500).contains(&hits(10)), "a tenth");
+    }
+
+    #[test]
     fn the_busier_replica_gets_less() {
         let target = Target::new(
             route(vec![variant("a", 1, vec![address(), address()])]),
-            &HashMap::new(),
+            &mut Counters::default(),
+            None,
         );
         let variant = target.choose().unwrap();
         let busy = &variant.replicas[0];
@@ -256,7 +355,7 @@ mod tests {
             .filter(|_| variant.choose(None).unwrap().address.id == busy.address.id)
             .count();
         assert!(hits < 400, "{hits}");
-        let other = variant.choose(Some(busy.address.id)).unwrap();
+        let other = variant.choose(Some(&busy.address)).unwrap();
         assert_ne!(other.address.id, busy.address.id);
     }
 

@@ -11,6 +11,7 @@ use http::StatusCode;
 use nereid_core::{
     Name, Violations,
     endpoints::{Endpoint, EndpointSpec, Prediction, VariantSpec},
+    inference::InferOptions,
     limits,
     rollouts::Rollout,
     validation::ObjectReader,
@@ -287,9 +288,10 @@ async fn predict(
         .ok_or_else(|| Problem::internal("a route without variants"))?;
     let rows = request.rows.len();
     let batch = predict::batch(&request.rows, &variant.signature, variant.encoder())?;
+    let options = InferOptions::default();
     let outputs = state
         .gateway
-        .infer(actor.project, &endpoint, variant, batch)
+        .infer(actor.project, &endpoint, variant, batch, options)
         .await?;
     let predictions = predict::predictions(rows, &outputs, &variant.signature)
         .ok_or_else(|| Problem::internal(format!("unexpected outputs of {}", variant.model)))?;

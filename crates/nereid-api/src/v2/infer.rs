@@ -5,7 +5,8 @@ use axum::{
     extract::{Request, State},
 };
 use nereid_core::{
-    Name, ids::ProjectId, limits::MAX_INFERENCE_BODY_BYTES, models::Signature, tensors::Tensor,
+    Name, ids::ProjectId, inference::InferOptions, limits::MAX_INFERENCE_BODY_BYTES,
+    models::Signature, tensors::Tensor,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -146,7 +147,11 @@ async fn infer(
     let wanted = wanted(request.outputs.as_deref(), &variant.signature)?;
     let batch =
         batch(&request.inputs, &variant.signature, variant.encoder()).map_err(bad_request)?;
-    let outputs = state.gateway.infer(project, &name, variant, batch).await?;
+    let options = InferOptions::default();
+    let outputs = state
+        .gateway
+        .infer(project, &name, variant, batch, options)
+        .await?;
     let chosen = |t: &Tensor| wanted.as_ref().is_none_or(|w| w.contains(&t.name));
     Ok(Json(InferResponse {
         model_name: name,

@@ -36,11 +36,15 @@ pub fn encode(tensors: &[Tensor], bytes: &mut Vec<u8>) {
         match &tensor.values {
             TensorValues::Fp32(values) => {
                 put(values.len(), bytes);
-                bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+                for value in values {
+                    bytes.extend_from_slice(&value.to_le_bytes());
+                }
             }
             TensorValues::Int64(values) => {
                 put(values.len(), bytes);
-                bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+                for value in values {
+                    bytes.extend_from_slice(&value.to_le_bytes());
+                }
             }
             TensorValues::Bytes(values) => {
                 put(values.len(), bytes);

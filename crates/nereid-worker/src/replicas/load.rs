@@ -22,23 +22,23 @@ pub(super) struct Models {
 }
 
 impl Models {
-    /// Returns the artifact's model, loading it unless some replica holds it.
+    /// Returns the artifact's model, loading it unless some replica holds it; whether it did.
     pub(super) async fn load(
         &self,
         ctx: &Context,
         artifact: &ServingArtifact,
-    ) -> Result<Arc<dyn Predictor>, RunError> {
+    ) -> Result<(Arc<dyn Predictor>, bool), RunError> {
         let cell = self.cell(digest_of(&artifact.files));
         let mut model = cell.lock().await;
         if let Some(loaded) = model.as_ref().and_then(Weak::upgrade) {
-            return Ok(loaded);
+            return Ok((loaded, false));
         }
         let folder = fetch_artifact(ctx, artifact).await?;
         let loader = Arc::clone(&ctx.engine.loader);
         let load = on_thread("load", "loading thread", move || loader.load(&folder));
         let fresh = load.await??;
         *model = Some(Arc::downgrade(&fresh));
-        Ok(fresh)
+        Ok((fresh, true))
     }
 
     fn cell(&self, digest: String) -> Cell {

@@ -20,6 +20,7 @@ use crate::{
     attempt::LONGEST_CALL,
     error::RunError,
     sync::{Backoff, Waker, jittered},
+    threads::on_thread,
     worker::Context,
 };
 
@@ -184,8 +185,11 @@ async fn load(ctx: &Context, models: &Models, assignment: &Assignment) -> Result
     let mut tries = 1;
     loop {
         match models.load(ctx, &assignment.artifact).await {
-            Ok(predictor) => {
-                ctx.registry.insert(assignment.replica, predictor);
+            Ok((model, fresh)) => {
+                let batcher = ctx.registry.batcher(model, &assignment.settings);
+                let warm_up = move || batcher.warm_up(fresh).map(|()| batcher);
+                let batcher = on_thread("warm-up", "warm-up thread", warm_up).await??;
+                ctx.registry.insert(assignment.replica, batcher);
                 return Ok(());
             }
             Err(e) if tries < TRIES && e.reason() == Some(TerminationReason::Unavailable) => {

@@ -1,9 +1,10 @@
 //! Deployments: from a version to replicas that answer, in this process and over HTTP.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use nereid_core::{
     endpoints::ReplicaAddress,
+    inference::{Answer, InferOptions},
     jobs::{JobResult, JobStatus, TerminationReason},
     tensors::{Batch, Tensor, TensorValues},
 };
@@ -76,12 +77,13 @@ async fn a_deployed_version_answers_in_process_and_over_http() {
     let worker = world.worker(&engine).await;
     let replica = deployed(&world).await;
     let local = worker.replicas.get(replica.id).unwrap();
-    assert_sums(&local.predict(&batch()).unwrap());
+    let answer = local.infer(Arc::new(batch()), InferOptions::default());
+    assert_sums(&answer.await.unwrap().outputs);
 
     let response = post(&world, &replica, "2", None).await;
     assert_eq!(response.status(), 200);
-    let tensors: Vec<Tensor> = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
-    assert_sums(&tensors);
+    let answer = Answer::from_bytes(&response.bytes().await.unwrap()).unwrap();
+    assert_sums(&answer.outputs);
 
     let status = async |rows: &str, secret: Option<&str>, to: &ReplicaAddress| {
         post(&world, to, rows, secret).await.status()
@@ -143,14 +145,9 @@ async fn a_worker_that_leaves_answers_until_another_one_does() {
     };
     let ((), successor) = tokio::join!(leave, watch);
     assert_ne!(successor.id, replica.id);
-    assert_sums(
-        &staying
-            .replicas
-            .get(successor.id)
-            .unwrap()
-            .predict(&batch())
-            .unwrap(),
-    );
+    let local = staying.replicas.get(successor.id).unwrap();
+    let answer = local.infer(Arc::new(batch()), InferOptions::default());
+    assert_sums(&answer.await.unwrap().outputs);
     staying.leave().await;
 }
 

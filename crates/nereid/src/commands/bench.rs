@@ -4,6 +4,7 @@ mod dispatch;
 mod http;
 mod load;
 mod pgbench;
+mod serve;
 mod site;
 mod train;
 
@@ -23,6 +24,44 @@ pub enum BenchCommand {
     /// The data lies in memory, then in an S3 on loopback, streamed from there in each epoch.
     /// benches/peers/train.py runs the same networks in PyTorch and TensorFlow, in turn with these.
     Train(TrainArgs),
+    /// Measure serving: requests per second and latency through HTTP, beside the raw computation.
+    ///
+    /// Starts a site of its own, as `nereid dev` does, in a temporary folder. benches/peers/serve.py
+    /// starts servers to compare with.
+    Serve(ServeArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Networks to measure, by name.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "tabular-32,mnist-cnn-64,resnet18-32"
+    )]
+    pub networks: Vec<String>,
+    /// Connections that ask at the same time.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub clients: u16,
+    /// Length of each measurement, in seconds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Rounds; in each, everything is measured in turn.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Requests per second of the open loop, as a share of what the closed loop reached.
+    #[arg(long, default_value_t = 0.5)]
+    pub load: f64,
+    /// How the endpoints form batches, as JSON; the defaults unless given.
+    #[arg(long, value_parser = object)]
+    pub batching: Option<serde_json::Value>,
+    /// Another server that serves a network by the Open Inference Protocol:
+    /// `name:network=http://host:port/path`.
+    #[arg(long = "peer")]
+    pub peers: Vec<String>,
+    /// Then offer three times of what the closed loop reached, for so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub overload: Option<u64>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -81,6 +120,15 @@ pub async fn run(mut config: Config, command: BenchCommand, json: bool) -> anyho
     match command {
         BenchCommand::Dispatch(args) => dispatch::run(&config, &args, json).await,
         BenchCommand::Train(args) => train::run(&args, json).await,
+        BenchCommand::Serve(args) => Box::pin(serve::run(config, &args, json)).await,
+    }
+}
+
+fn object(text: &str) -> Result<serde_json::Value, String> {
+    match serde_json::from_str(text) {
+        Ok(value @ serde_json::Value::Object(_)) => Ok(value),
+        Ok(other) => Err(format!("{other} is no object")),
+        Err(e) => Err(e.to_string()),
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Dev {
     pub api: String,
     /// Where the objects are.
     objects: String,
+    /// The objects themselves.
+    pub storage: Objects,
     /// Where the rows are.
     database: &'static str,
     data_dir: PathBuf,
@@ -80,7 +82,7 @@ impl Dev {
     }
 
     /// Starts everything and returns when the API answers and the worker takes jobs.
-    async fn start(config: &Config, args: &DevArgs) -> anyhow::Result<Self> {
+    pub async fn start(config: &Config, args: &DevArgs) -> anyhow::Result<Self> {
         let data_dir = std::path::absolute(&args.data_dir).context("data directory")?;
         let lock = DirectoryLock::acquire(&data_dir)?;
         let listener = api::bind(SocketAddr::new(args.host, args.port)).await?;
@@ -94,6 +96,7 @@ impl Dev {
         let mut dev = Self {
             api: format!("http://{}", listener.local_addr()?),
             objects: describe_objects(config, s3.as_ref()),
+            storage: objects.clone(),
             database: if postgres.is_some() {
                 "managed, in the data folder"
             } else {

@@ -59,7 +59,7 @@ impl Submitter for HttpClient {
 }
 
 /// Returns the length of the whole answer once its head is there.
-fn length_if_whole_head(answer: &[u8]) -> anyhow::Result<Option<usize>> {
+pub(super) fn length_if_whole_head(answer: &[u8]) -> anyhow::Result<Option<usize>> {
     let Some(head) = answer.windows(4).position(|w| w == b"\r\n\r\n") else {
         return Ok(None);
     };
