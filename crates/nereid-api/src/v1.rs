@@ -5,6 +5,7 @@ pub(crate) mod endpoints;
 pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod models;
+pub(crate) mod predictions;
 pub(crate) mod uploads;
 pub(crate) mod workers;
 
@@ -27,6 +28,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
         .merge(jobs::routes())
         .merge(models::routes())
         .merge(endpoints::routes())
+        .merge(predictions::routes())
         .merge(workers::routes())
         .merge(keys::routes())
 }

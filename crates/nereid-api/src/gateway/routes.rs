@@ -121,6 +121,14 @@ impl Target {
         })
     }
 
+    /// Returns the versions that answer, each once, in order.
+    pub(crate) fn versions(&self) -> Vec<u32> {
+        let mut versions: Vec<u32> = self.variants.iter().map(|v| v.version).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        versions
+    }
+
     /// Finds the variant that serves a version of its model.
     pub(crate) fn of_version(&self, version: u32) -> Option<&Variant> {
         self.variants.iter().find(|v| v.version == version)
