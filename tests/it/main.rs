@@ -23,5 +23,6 @@ mod lifecycle;
 mod main_job;
 mod outages;
 mod predict;
+mod protocol;
 mod support;
 mod upgrades;

@@ -38,7 +38,7 @@ pub(super) async fn admit<R, T, F: Future<Output = Result<T, Problem>>>(
     tokio::time::timeout(limit, admitted)
         .await
         .unwrap_or_else(|_| Err(late(limit)))
-        .map_err(status)
+        .map_err(|problem| status(&problem))
 }
 
 /// Finds out who calls, and whether he may.

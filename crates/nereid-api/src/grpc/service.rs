@@ -142,7 +142,7 @@ impl GrpcInferenceService for InferenceService {
         let state = self.state.clone();
         let (metadata, _, requests) = request.into_parts();
         let actor = authorise(&state, Role::Viewer, metadata.as_ref());
-        let project = actor.await.map_err(status)?.project;
+        let project = actor.await.map_err(|problem| status(&problem))?.project;
         let shutdown = state.shutdown.clone();
         let answer = move |request: Result<ModelInferRequest, Status>| {
             let state = state.clone();
@@ -282,7 +282,7 @@ async fn streamed(
                 id,
                 ..ModelInferResponse::default()
             };
-            (response, status(problem).message().to_owned())
+            (response, status(&problem).message().to_owned())
         }
     };
     if wants_final {

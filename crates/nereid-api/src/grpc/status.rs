@@ -5,7 +5,7 @@ use tonic::{Code as GrpcCode, Status};
 use crate::problem::{Code, Problem};
 
 /// Makes a status of a problem, which is logged if it is a fault of ours.
-pub(super) fn status(problem: Problem) -> Status {
+pub(super) fn status(problem: &Problem) -> Status {
     let code = match problem.kind() {
         Code::InvalidJson
         | Code::InvalidBody
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn no_problem_is_ok_or_unknown() {
         for &code in Code::ALL {
-            let found = status(Problem::new(code, "x")).code();
+            let found = status(&Problem::new(code, "x")).code();
             assert!(
                 !matches!(found, GrpcCode::Ok | GrpcCode::Unknown),
                 "{code:?} is {found:?}"

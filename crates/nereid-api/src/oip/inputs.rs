@@ -113,7 +113,7 @@ pub(crate) fn whole(bytes: &[u8], signature: &Signature) -> Result<Input, String
     input.fill(0, bytes)?;
     let given = input.data.as_ref().map_or(0, |data| data.values.len());
     let size = sample.iter().product::<usize>().max(1);
-    if given % size != 0 {
+    if !given.is_multiple_of(size) {
         return Err(format!(
             "{given} values are no whole number of samples of {size}"
         ));

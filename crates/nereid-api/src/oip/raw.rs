@@ -16,7 +16,6 @@ pub(crate) fn decode(datatype: Datatype, bytes: &[u8]) -> Result<Numbers, String
     let exact = |values: Vec<f32>| numbers(values, Vec::new());
     #[expect(
         clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
         reason = "models compute in FP32; columns of tables are read from the wide values"
     )]
     Ok(match datatype {

@@ -45,6 +45,10 @@ pub(crate) struct IndexEntry {
 }
 
 /// Versions are text in the protocol.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for this signature"
+)]
 fn as_text<S: Serializer>(version: &u32, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(version)
 }

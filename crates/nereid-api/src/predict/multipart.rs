@@ -109,12 +109,11 @@ fn parameter(mut text: &str, wanted: &str) -> Option<String> {
     loop {
         let (name, rest) = text.split_once('=')?;
         let name = name.trim().trim_start_matches(';').trim();
-        let (value, after) = match rest.trim_start().strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
-            None => {
-                let (value, after) = rest.split_once(';').unwrap_or((rest, ""));
-                (value.trim().to_owned(), after)
-            }
+        let (value, after) = if let Some(quoted) = rest.trim_start().strip_prefix('"') {
+            unquote(quoted)?
+        } else {
+            let (value, after) = rest.split_once(';').unwrap_or((rest, ""));
+            (value.trim().to_owned(), after)
         };
         if name.eq_ignore_ascii_case(wanted) {
             return Some(value);

@@ -33,8 +33,12 @@ use crate::{
 
 /// Header that says how long the JSON before binary tensors is.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
-/// Media types of bodies, with and without binary tensors.
-const MEDIA: [&str; 2] = ["application/json", "application/octet-stream"];
+/// Media types of bodies: without and with binary tensors, and what curl says if told nothing.
+const MEDIA: [&str; 3] = [
+    "application/json",
+    "application/octet-stream",
+    "application/x-www-form-urlencoded",
+];
 
 /// The JSON of a request; unknown fields are some client's own and passed over.
 #[derive(Deserialize)]
@@ -83,7 +87,7 @@ fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
     if MEDIA.iter().any(|known| media.eq_ignore_ascii_case(known)) {
         return Ok(());
     }
-    let detail = format!("Send {}, not {given:?}.", MEDIA.join(" or "));
+    let detail = format!("Send {} or {}, not {given:?}.", MEDIA[0], MEDIA[1]);
     Err(Problem::new(Code::UnsupportedMediaType, detail))
 }
 
