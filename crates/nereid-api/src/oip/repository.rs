@@ -25,7 +25,7 @@ use crate::{
 /// Longest wait for an endpoint to get ready or to be gone.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// Pause between two looks at it.
-const LOOK: Duration = Duration::from_millis(25);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A version of a model in the repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]

@@ -1,6 +1,9 @@
 //! One inference from its tensors to its answer, however they came and go.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use nereid_core::{
@@ -121,9 +124,7 @@ impl Call<'_> {
             .infer(self.project, self.endpoint, self.variant, batch);
         let outputs = match self.options.timeout {
             None => asked.await,
-            Some(limit) => tokio::time::timeout(limit, asked)
-                .await
-                .unwrap_or_else(|_| Err(late(limit))),
+            Some(limit) => within(limit, self.started, asked).await,
         };
         let computed = Instant::now();
         let outputs = match outputs {
@@ -168,6 +169,24 @@ pub(crate) fn variant<'a>(
 /// Makes the answer to a request that does not fit the model.
 pub(crate) fn refused(detail: String) -> Problem {
     Problem::new(Code::InvalidRequest, detail)
+}
+
+/// Waits until `limit` after `started`; an answer that comes later is none.
+async fn within<T>(
+    limit: Duration,
+    started: Instant,
+    asked: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let left = limit.saturating_sub(started.elapsed());
+    if left.is_zero() {
+        return Err(late(limit));
+    }
+    let answer = tokio::time::timeout(left, asked).await;
+    // Timers are coarse.
+    match answer {
+        Ok(answer) if started.elapsed() <= limit => answer,
+        _ => Err(late(limit)),
+    }
 }
 
 fn late(limit: Duration) -> Problem {

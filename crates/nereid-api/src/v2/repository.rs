@@ -80,10 +80,12 @@ pub(crate) struct OipStatistics {
 async fn optional<T: DeserializeOwned + Default>(request: Request) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     let bytes = read_body(&parts.headers, body, limits::MAX_JSON_BODY_BYTES).await?;
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Ok(T::default());
+    match bytes.trim_ascii() {
+        b"" | b"null" => Ok(T::default()),
+        // Records would be read out of arrays, too.
+        object if object.starts_with(b"{") => parse_lenient(object),
+        _ => Err(Problem::violation("", "wrong_type", "expected an object")),
     }
-    parse_lenient(&bytes)
 }
 
 /// Lists endpoints as models of a repository
