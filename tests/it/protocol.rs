@@ -9,16 +9,18 @@ use nereid_api::grpc::proto::{
 };
 use reqwest::Method;
 use serde_json::{Value, json};
-use tonic::{Code, Request, transport::Channel};
+use tonic::{
+    Code, Request,
+    transport::{Channel, Endpoint},
+};
 
 use crate::support::*;
 
 type Grpc = GrpcInferenceServiceClient<Channel>;
 
 async fn grpc(server: &Server) -> Grpc {
-    Grpc::connect(format!("http://{}", server.grpc))
-        .await
-        .unwrap()
+    let address = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+    Grpc::new(address.connect().await.unwrap())
 }
 
 /// Some samples of the digits, flat.
