@@ -81,7 +81,7 @@ async fn optional<T: DeserializeOwned + Default>(request: Request) -> Result<T, 
     let (parts, body) = request.into_parts();
     let bytes = read_body(&parts.headers, body, limits::MAX_JSON_BODY_BYTES).await?;
     match bytes.trim_ascii() {
-        b"" | b"null" => Ok(T::default()),
+        b"" => Ok(T::default()),
         // Records would be read out of arrays, too.
         object if object.starts_with(b"{") => parse_lenient(object),
         _ => Err(Problem::violation("", "wrong_type", "expected an object")),
