@@ -150,12 +150,16 @@ async fn json_bytes_and_grpc_give_the_same_answer() {
         expected
     );
     assert!(found.raw_output_contents.is_empty());
-    let stats = ModelStatisticsRequest {
+    let counters = ModelStatisticsRequest {
         name: name.clone(),
         version: "1".to_owned(),
     };
-    let stats = client.model_statistics(stats).await.unwrap().into_inner();
-    let counted = &stats.model_stats[0];
+    let counters = client
+        .model_statistics(counters)
+        .await
+        .unwrap()
+        .into_inner();
+    let counted = &counters.model_stats[0];
     assert_eq!(
         (counted.execution_count, counted.inference_count),
         (5, 5 * rows as u64)
