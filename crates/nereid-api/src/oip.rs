@@ -19,10 +19,11 @@ pub(crate) const SERVER_NAME: &str = "nereid";
 /// Framework of all models.
 pub(crate) const PLATFORM: &str = "nereid";
 /// Extensions of the protocol that are served, by the names that Triton gave them.
-pub(crate) const EXTENSIONS: [&str; 7] = [
+pub(crate) const EXTENSIONS: [&str; 8] = [
     "classification",
     "model_repository",
     "model_repository(unload_dependents)",
+    "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
     "parameters",
