@@ -136,6 +136,7 @@ impl Process {
                 let address = self.address.lock().unwrap();
                 let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
                 command.arg("api").arg("--listen").arg(address.to_string());
+                command.args(["--grpc-port", "0"]);
             }
             Role::Worker => {
                 command.args(["worker", "--slots", "1"]);

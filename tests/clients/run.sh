@@ -2,6 +2,7 @@
 # Tries Nereid with programs that others wrote, all from PyPI:
 #
 #   * openapi-python-client makes a client out of openapi/openapi.json, which then runs the main job;
+#   * tritonclient (HTTP and gRPC), KServe's and MLServer's clients infer, unchanged;
 #   * Schemathesis holds the running server to its document, with right and wrong requests;
 #   * the demo runs on moto's S3 and a Postgres of its own instead of what Nereid brings along.
 #
@@ -77,7 +78,7 @@ wait_for() {
     return 1
 }
 
-# Starts `nereid dev` and sets `api` and `server`.
+# Starts `nereid dev` and sets `api`, `grpc` and `server`.
 start_server() {
     local name=$1
     "$nereid" dev --port 0 --s3-port 0 --data-dir "$scratch/$name" \
@@ -85,6 +86,7 @@ start_server() {
     server=$!
     pids+=("$server")
     api=$(wait_for "$server" "$scratch/$name.out" '^  API  +http://')
+    grpc=$(wait_for "$server" "$scratch/$name.out" '^  gRPC ')
 }
 
 fuzz() {
@@ -105,6 +107,7 @@ fuzz() {
 
 say "install"
 install_clients
+install_inference_clients
 if [[ ! -x $nereid ]]; then
     (cd "$root" && cargo build --locked)
 fi
@@ -118,6 +121,21 @@ PYTHONPATH=$scratch/python "$venv/bin/python" "$here/generated.py" "$api" \
     "$assets/digits.csv.gz" "$assets/digits-job.json" | tee "$scratch/generated.out"
 NEREID_TEST_JOB=$(wait_for $$ "$scratch/generated.out" '^job ')
 export NEREID_TEST_JOB
+
+say "inference clients of NVIDIA, KServe and MLServer"
+"$venv/bin/python" "$here/inference.py" "$api" "$grpc" "$assets/digits.csv.gz" \
+    "$assets/digits-job.json"
+"$venv-kserve/bin/python" "$here/kserve_inference.py" "$api" "$grpc" "$assets/digits.csv.gz"
+"$venv/bin/python" -c 'import json, sys
+tensor = {"name": "input", "shape": [1, 64], "datatype": "FP32", "data": list(range(64))}
+sys.stdout.write((json.dumps({"inputs": [tensor]}) + "\n") * 6)' >"$scratch/mlserver.in"
+"$venv-mlserver/bin/mlserver" infer --url "${api#http://}" --model-name clients-digits \
+    --input-data-path "$scratch/mlserver.in" --output-data-path "$scratch/mlserver.json"
+answers=$(grep -c '"probabilities"' "$scratch/mlserver.json")
+[[ $answers -eq 6 ]] || {
+    echo "MLServer's client got $answers of 6 answers" >&2
+    exit 1
+}
 
 say "fuzzing what reads and adds"
 fuzz --exclude-method DELETE --exclude-operation-id drain_worker

@@ -24,6 +24,7 @@ mod main_job;
 mod outages;
 mod pool;
 mod predict;
+mod protocol;
 mod registry;
 mod serving;
 mod support;

@@ -36,6 +36,8 @@ pub struct Server {
     pub api: String,
     /// Endpoint of the embedded S3.
     pub s3: String,
+    /// Address of gRPC.
+    pub grpc: String,
     /// Deleted with the server, if it is the server's own.
     folder: Option<TempDir>,
 }
@@ -105,14 +107,17 @@ impl Server {
                 let api = api.trim().to_owned();
                 // Nobody reads on: what it prints later must not fill the pipe.
                 std::thread::spawn(move || lines.for_each(drop));
-                let s3 = seen
-                    .lines()
-                    .find_map(|line| line.trim().strip_prefix("S3 "));
-                let s3 = s3.and_then(|s3| s3.split_whitespace().next());
+                let said = |what: &str| {
+                    let line = |line: &str| Some(line.trim().strip_prefix(what)?.trim().to_owned());
+                    seen.lines().find_map(line).unwrap_or_default()
+                };
+                let s3 = said("S3 ");
+                let s3 = s3.split_whitespace().next();
                 return Ok(Self {
                     child,
                     api,
                     s3: s3.unwrap_or_default().to_owned(),
+                    grpc: said("gRPC "),
                     folder: None,
                 });
             }

@@ -69,7 +69,8 @@ impl Contract {
         let path = template.replace("{*", "{");
         let operations = self
             .0
-            .get(&path)
+            // A route may be there with a slash at the end too; the document has it without.
+            .get(path.trim_end_matches('/'))
             .ok_or_else(|| Problem::internal(format!("{path} is not in the document")))?;
         let wanted = if *method == Method::HEAD {
             &Method::GET

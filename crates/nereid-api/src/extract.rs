@@ -252,7 +252,7 @@ fn refuse_nul(value: &Value, pointer: &str, violations: &mut Violations) {
 }
 
 /// Bodies above this many bytes are parsed on a thread that may block.
-const PARSE_INLINE_BYTES: usize = 256 << 10;
+pub(crate) const PARSE_INLINE_BYTES: usize = 256 << 10;
 
 /// Reads and parses the body of an inference request without building a JSON tree.
 pub(crate) async fn read_inference<T: DeserializeOwned + Send + 'static>(
@@ -263,14 +263,15 @@ pub(crate) async fn read_inference<T: DeserializeOwned + Send + 'static>(
     demand_json(&parts.headers)?;
     let bytes = read_body(&parts.headers, body, limit).await?;
     if bytes.len() <= PARSE_INLINE_BYTES {
-        return parse_inference(&bytes);
+        return parse_lenient(&bytes);
     }
-    tokio::task::spawn_blocking(move || parse_inference(&bytes))
+    tokio::task::spawn_blocking(move || parse_lenient(&bytes))
         .await
         .map_err(Problem::internal)?
 }
 
-fn parse_inference<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+/// Parses JSON straight into `T`, naming the spot of a mistake.
+pub(crate) fn parse_lenient<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
         if e.inner().is_data() {

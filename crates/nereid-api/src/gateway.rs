@@ -111,11 +111,16 @@ impl Gateway {
     }
 
     /// Reads all routes anew.
-    async fn refresh(&self) -> Result<(), StoreError> {
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
         let _one_at_a_time = self.refreshing.lock().await;
         let routes = self.store.routes().await?;
         self.routes.replace(routes);
         Ok(())
+    }
+
+    /// Returns what an endpoint serves as far as this process knows, without asking anybody.
+    pub(crate) fn ready(&self, project: ProjectId, name: &Name) -> Option<Arc<Target>> {
+        self.routes.get(project, name)
     }
 
     /// Returns what an endpoint serves now.

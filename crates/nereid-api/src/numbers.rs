@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use nereid_core::datasets::encoding::Cell;
+use nereid_core::{datasets::encoding::Cell, limits::MAX_PREDICT_ROWS};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -18,6 +18,9 @@ const MAX_DEPTH: usize = 8;
 pub(crate) struct Numbers {
     /// The values; booleans read as 0 and 1.
     pub(crate) values: Vec<f32>,
+    /// The first values as exactly as they were written, of a type that FP32 does not hold all of
+    /// and where [`exact`] asked for them: a category is told by all of its digits.
+    pub(crate) wide: Vec<f64>,
     /// Length of each level of arrays, outermost first.
     pub(crate) shape: Vec<usize>,
     /// Pointer to the first boolean.
@@ -47,6 +50,54 @@ impl<'de> Deserialize<'de> for Numbers {
         Level(&mut collector).deserialize(deserializer)?;
         Ok(collector.finish())
     }
+}
+
+/// Reads numbers, if there are any, and keeps the exact values of as many as a column of a table
+/// may have.
+pub(crate) fn exact<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Numbers>, D::Error> {
+    deserializer.deserialize_option(Exact)
+}
+
+struct Exact;
+
+impl<'de> Visitor<'de> for Exact {
+    type Value = Option<Numbers>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nested arrays of numbers")
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let mut collector = Collector {
+            keep_wide: MAX_PREDICT_ROWS,
+            ..Collector::default()
+        };
+        Level(&mut collector).deserialize(deserializer)?;
+        Ok(Some(collector.finish()))
+    }
+}
+
+/// Returns the shortest decimal number that rounds to this one.
+///
+/// A client that holds 0.1 in FP32 means 0.1, and not the 0.100000001490116 that it widens to.
+pub(crate) fn shortest(value: f32) -> f64 {
+    if value.fract() == 0.0 {
+        return f64::from(value);
+    }
+    value
+        .to_string()
+        .parse()
+        .unwrap_or_else(|_| f64::from(value))
 }
 
 /// A row of a prediction request.
@@ -179,6 +230,9 @@ impl<'de> Visitor<'de> for RowVisitor {
 #[derive(Default)]
 struct Collector {
     values: Vec<f32>,
+    wide: Vec<f64>,
+    /// How many wide values are kept.
+    keep_wide: usize,
     lengths: Vec<Option<usize>>,
     /// Depth at which numbers lie, known from the first one.
     leaf: Option<usize>,
@@ -193,6 +247,7 @@ impl Collector {
     fn finish(self) -> Numbers {
         Numbers {
             values: self.values,
+            wide: self.wide,
             shape: self.lengths.into_iter().flatten().collect(),
             boolean: self.boolean,
             null: self.null,
@@ -218,14 +273,22 @@ impl Collector {
         }
     }
 
-    fn push(&mut self, value: f32) {
+    fn push(&mut self, wide: f64) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "models compute in FP32; infinity is refused"
+        )]
+        let value = wide as f32;
         if !value.is_finite() {
             self.fail("not_finite", "the number does not fit into FP32");
         }
-        self.place(value);
+        self.place(value, wide);
     }
 
-    fn place(&mut self, value: f32) {
+    fn place(&mut self, value: f32, wide: f64) {
+        if self.wide.len() < self.keep_wide {
+            self.wide.push(wide);
+        }
         let depth = self.path.len();
         if *self.leaf.get_or_insert(depth) != depth || self.lengths.get(depth).is_some() {
             self.fail("ragged", "a number stands where others have an array");
@@ -267,28 +330,24 @@ impl<'de> Visitor<'de> for Level<'_> {
         if self.0.boolean.is_none() {
             self.0.boolean = Some(self.0.pointer());
         }
-        self.0.push(f32::from(u8::from(value)));
+        self.0.push(f64::from(u8::from(value)));
         Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "models compute in FP32")]
     fn visit_i64<E>(self, value: i64) -> Result<(), E> {
-        self.0.push(value as f32);
+        self.0.push(value as f64);
         Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "models compute in FP32")]
     fn visit_u64<E>(self, value: u64) -> Result<(), E> {
-        self.0.push(value as f32);
+        self.0.push(value as f64);
         Ok(())
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "models compute in FP32; infinity is refused"
-    )]
     fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        self.0.push(value as f32);
+        self.0.push(value);
         Ok(())
     }
 
@@ -303,7 +362,7 @@ impl<'de> Visitor<'de> for Level<'_> {
         if self.0.null.is_none() {
             self.0.null = Some(self.0.pointer());
         }
-        self.0.place(f32::NAN);
+        self.0.place(f32::NAN, f64::NAN);
         Ok(())
     }
 

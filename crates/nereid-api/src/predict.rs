@@ -1,11 +1,16 @@
 //! From a client's rows to a batch, and from a model's tensors to predictions.
 
+pub(crate) mod csv;
+pub(crate) mod images;
+pub(crate) mod multipart;
+pub(crate) mod options;
+
 use std::collections::HashMap;
 
 use nereid_core::{
     Violations,
     datasets::encoding::{Cell, TableEncoder},
-    endpoints::Prediction,
+    endpoints::{ClassScore, Prediction},
     limits,
     models::Signature,
     spec::shapes,
@@ -13,7 +18,10 @@ use nereid_core::{
     validation::escape,
 };
 
-use crate::numbers::{Given, Numbers, Row};
+use crate::{
+    numbers::{Given, Numbers, Row},
+    oip::outputs::largest,
+};
 
 /// Makes a batch of rows that fit the signature, whose columns of mixed kind `encoder` encodes.
 ///
@@ -255,6 +263,22 @@ pub(crate) fn predictions(
         ..Prediction::default()
     };
     Some(labels.into_iter().zip(classes).map(of).collect())
+}
+
+/// Replaces the probabilities of all classes by the names of the likeliest ones.
+pub(crate) fn keep_top(predictions: &mut [Prediction], count: usize, classes: &[String]) {
+    for prediction in predictions {
+        let Some(probabilities) = prediction.probabilities.take() else {
+            continue;
+        };
+        let score = |i: usize| {
+            let label = classes.get(i)?.clone();
+            let probability = probabilities[i];
+            Some(ClassScore { label, probability })
+        };
+        let top = largest(&probabilities, count);
+        prediction.top = Some(top.into_iter().filter_map(score).collect());
+    }
 }
 
 /// Returns the names of the labels that apply.

@@ -264,6 +264,17 @@ impl Problem {
         self.0.kind.status()
     }
 
+    /// Logs a 5xx with the whole chain of causes.
+    pub(crate) fn log(&self) {
+        self.0.log();
+    }
+
+    /// Says all in one line, for protocols whose errors are no more than that.
+    #[must_use]
+    pub(crate) fn message(&self) -> String {
+        format!("{}: {}", self.0.kind.title(), self.0.detail)
+    }
+
     fn with_violations(kind: Code, violations: Violations) -> Self {
         let errors = violations.into_vec();
         let detail = summary(&errors).unwrap_or_else(|| kind.title().to_owned());
@@ -286,6 +297,31 @@ fn summary(errors: &[Violation]) -> Option<String> {
 impl From<Violations> for Problem {
     fn from(violations: Violations) -> Self {
         Self::invalid(violations)
+    }
+}
+
+impl Inner {
+    /// Logs a 5xx with the whole chain of causes.
+    fn log(&self) {
+        if !self.kind.status().is_server_error() {
+            return;
+        }
+        let mut chain = String::new();
+        let mut next = self.source.as_deref().map(|e| e as &dyn StdError);
+        while let Some(e) = next {
+            if !chain.is_empty() {
+                chain.push_str(": ");
+            }
+            chain.push_str(&e.to_string());
+            next = e.source();
+        }
+        let (code, detail) = (self.code, &self.detail);
+        if self.source.is_none() && self.kind != Code::Internal {
+            // An endpoint that is not ready yet, or too many requests: no fault of anybody's.
+            tracing::warn!(code, %detail, "request refused for now");
+        } else {
+            tracing::error!(code, %detail, cause = %chain, "request failed");
+        }
     }
 }
 
@@ -332,25 +368,7 @@ impl Carried {
 
     /// Logs a 5xx with the whole chain of causes.
     pub(crate) fn log(&self) {
-        if !self.0.kind.status().is_server_error() {
-            return;
-        }
-        let mut chain = String::new();
-        let mut next = self.0.source.as_deref().map(|e| e as &dyn StdError);
-        while let Some(e) = next {
-            if !chain.is_empty() {
-                chain.push_str(": ");
-            }
-            chain.push_str(&e.to_string());
-            next = e.source();
-        }
-        let (code, detail) = (self.0.code, &self.0.detail);
-        if self.0.source.is_none() && self.0.kind != Code::Internal {
-            // An endpoint that is not ready yet, or too many requests: no fault of anybody's.
-            tracing::warn!(code, %detail, "request refused for now");
-        } else {
-            tracing::error!(code, %detail, cause = %chain, "request failed");
-        }
+        self.0.log();
     }
 
     fn message(&self) -> String {

@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use nereid_core::{
     clock::Clock,
-    engine::{Inspector, LocalReplicas},
+    engine::{ImageDecoder, Inspector, LocalReplicas},
     ids::ProjectId,
     limits,
 };
@@ -13,7 +13,9 @@ use nereid_store::{Store, notify::Wakeups};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{auth::Authenticator, gateway::Gateway, pages::PageTokens};
+use crate::{
+    auth::Authenticator, gateway::Gateway, oip::statistics::Statistics, pages::PageTokens,
+};
 
 /// Who may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub struct ApiConfig {
     pub max_concurrent_requests: usize,
     /// Datasets read at the same time; more wait.
     pub max_concurrent_inspections: usize,
+    /// Prediction requests whose images are decoded at the same time; more wait.
+    pub max_concurrent_decodings: usize,
 }
 
 impl ApiConfig {
@@ -58,6 +62,7 @@ impl ApiConfig {
             max_upload_bytes: limits::MAX_UPLOAD_BYTES,
             max_concurrent_requests: 1024,
             max_concurrent_inspections: 2,
+            max_concurrent_decodings: 4,
         }
     }
 }
@@ -70,6 +75,8 @@ pub struct ApiParts {
     pub objects: Objects,
     /// Describes datasets.
     pub inspector: Arc<dyn Inspector>,
+    /// Decodes images to predict.
+    pub images: Arc<dyn ImageDecoder>,
     /// Wake-ups of this process.
     pub wakeups: Wakeups,
     /// Replicas in this process, if it is a worker too.
@@ -96,6 +103,8 @@ pub struct Shared {
     pub objects: Objects,
     /// Describes datasets.
     pub inspector: Arc<dyn Inspector>,
+    /// Decodes images to predict.
+    pub images: Arc<dyn ImageDecoder>,
     /// Wake-ups of this process.
     pub wakeups: Wakeups,
     /// Sends predictions to replicas.
@@ -106,10 +115,12 @@ pub struct Shared {
     pub shutdown: CancellationToken,
     /// Settings.
     pub config: ApiConfig,
+    pub(crate) statistics: Statistics,
     pub(crate) authenticator: Authenticator,
     pub(crate) page_tokens: PageTokens,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) inspections: Arc<Semaphore>,
+    pub(crate) decodings: Arc<Semaphore>,
 }
 
 impl ApiState {
@@ -126,6 +137,7 @@ impl ApiState {
         )?;
         Ok(Self(Arc::new(Shared {
             gateway: Arc::new(gateway),
+            statistics: Statistics::default(),
             authenticator: Authenticator::new(
                 parts.store.clone(),
                 parts.config.auth.clone(),
@@ -134,9 +146,11 @@ impl ApiState {
             page_tokens: PageTokens::new(parts.cluster_secret),
             requests: Arc::new(Semaphore::new(parts.config.max_concurrent_requests)),
             inspections: Arc::new(Semaphore::new(parts.config.max_concurrent_inspections)),
+            decodings: Arc::new(Semaphore::new(parts.config.max_concurrent_decodings)),
             store: parts.store,
             objects: parts.objects,
             inspector: parts.inspector,
+            images: parts.images,
             wakeups: parts.wakeups,
             clock: parts.clock,
             shutdown: parts.shutdown,

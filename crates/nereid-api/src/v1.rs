@@ -7,6 +7,7 @@ pub(crate) mod jobs;
 pub(crate) mod keys;
 pub(crate) mod lineage;
 pub(crate) mod models;
+pub(crate) mod predictions;
 pub(crate) mod uploads;
 pub(crate) mod workers;
 
@@ -31,6 +32,7 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
         .merge(lineage::routes())
         .merge(audit::routes())
         .merge(endpoints::routes())
+        .merge(predictions::routes())
         .merge(workers::routes())
         .merge(keys::routes())
 }

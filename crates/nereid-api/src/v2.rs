@@ -4,22 +4,23 @@
 //! the envelope makes of any problem under `/v2`.
 
 mod infer;
-mod tensors;
+mod repository;
+mod wire;
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, routing::get};
 use nereid_core::{Name, models::Signature, tensors::TensorSpec};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     ApiState,
     auth::Caller,
     extract::{Path, VersionNumber},
-    gateway::{Target, Variant},
-    health,
-    problem::{Code, Problem},
+    gateway::Target,
+    health, oip,
+    oip::{config::ModelConfig, serve::variant},
+    problem::Problem,
 };
 
 pub(crate) fn routes() -> OpenApiRouter<ApiState> {
@@ -31,7 +32,28 @@ pub(crate) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(oip_model_version_metadata))
         .routes(routes!(oip_model_ready))
         .routes(routes!(oip_model_version_ready))
+        .routes(routes!(oip_model_config))
+        .routes(routes!(oip_model_version_config))
+        // Clients that put a base URL and a path together come with a slash at the end.
+        .route("/v2/", get(oip_server_metadata))
         .merge(infer::routes())
+        .merge(repository::routes())
+}
+
+/// Documents the header of bodies with binary tensors.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "read by wire; here for the document only")]
+pub(crate) struct BinaryHeader {
+    /// Bytes of the JSON at the start of the (uncompressed) body; tensors as bytes follow. 0 says
+    /// that the body is nothing but the bytes of the model's one input.
+    #[param(
+        rename = "Inference-Header-Content-Length",
+        required = false,
+        minimum = 0,
+        maximum = 67_108_864
+    )]
+    length: u32,
 }
 
 /// An error, as the Open Inference Protocol has it.
@@ -91,9 +113,9 @@ pub(crate) struct OipModelMetadata {
 )]
 async fn oip_server_metadata() -> Json<OipServerMetadata> {
     Json(OipServerMetadata {
-        name: "nereid",
+        name: oip::SERVER_NAME,
         version: nereid_core::VERSION,
-        extensions: Vec::new(),
+        extensions: oip::EXTENSIONS.map(str::to_owned).to_vec(),
     })
 }
 
@@ -132,8 +154,8 @@ async fn oip_model_metadata(
     Path(name): Path<Name>,
 ) -> Result<Json<OipModelMetadata>, Problem> {
     let target = state.gateway.target(actor.project, &name).await?;
-    let variant = first(&target)?;
-    Ok(Json(metadata(name, &target, &variant.signature)))
+    let signature = &variant(&target, &name, None)?.signature;
+    Ok(Json(metadata(name, &target, signature)))
 }
 
 /// Describes a version of a model
@@ -152,8 +174,8 @@ async fn oip_model_version_metadata(
     Path((name, version)): Path<(Name, VersionNumber)>,
 ) -> Result<Json<OipModelMetadata>, Problem> {
     let target = state.gateway.target(actor.project, &name).await?;
-    let variant = of_version(&target, &name, version)?;
-    Ok(Json(metadata(name, &target, &variant.signature)))
+    let signature = &variant(&target, &name, Some(version.0))?.signature;
+    Ok(Json(metadata(name, &target, signature)))
 }
 
 /// Tells whether a model takes requests
@@ -188,36 +210,53 @@ async fn oip_model_version_ready(
     Path((name, version)): Path<(Name, VersionNumber)>,
 ) -> Result<Json<OipReady>, Problem> {
     let target = state.gateway.target(actor.project, &name).await?;
-    of_version(&target, &name, version)?;
+    variant(&target, &name, Some(version.0))?;
     Ok(Json(OipReady { ready: true }))
 }
 
-fn metadata(name: Name, target: &Arc<Target>, signature: &Signature) -> OipModelMetadata {
-    let mut versions: Vec<u32> = target.variants.iter().map(|v| v.version).collect();
-    versions.sort_unstable();
-    versions.dedup();
+/// Returns a model's configuration
+#[utoipa::path(
+    get, path = "/v2/models/{name}/config", tag = "open inference protocol",
+    params(("name" = Name, Path, description = "Name of the endpoint")),
+    responses((status = 200, description = "How it is served", body = ModelConfig)),
+    security(("api_key" = ["viewer"])),
+)]
+async fn oip_model_config(
+    State(state): State<ApiState>,
+    Caller(actor): Caller,
+    Path(name): Path<Name>,
+) -> Result<Json<ModelConfig>, Problem> {
+    let target = state.gateway.target(actor.project, &name).await?;
+    let signature = &variant(&target, &name, None)?.signature;
+    Ok(Json(ModelConfig::new(name, target.versions(), signature)))
+}
+
+/// Returns the configuration of a version of a model
+#[utoipa::path(
+    get, path = "/v2/models/{name}/versions/{version}/config", tag = "open inference protocol",
+    params(
+        ("name" = Name, Path, description = "Name of the endpoint"),
+        ("version" = u32, Path, description = "Version that the endpoint serves", minimum = 1, maximum = 2_147_483_647),
+    ),
+    responses((status = 200, description = "How it is served", body = ModelConfig)),
+    security(("api_key" = ["viewer"])),
+)]
+async fn oip_model_version_config(
+    State(state): State<ApiState>,
+    Caller(actor): Caller,
+    Path((name, version)): Path<(Name, VersionNumber)>,
+) -> Result<Json<ModelConfig>, Problem> {
+    let target = state.gateway.target(actor.project, &name).await?;
+    let signature = &variant(&target, &name, Some(version.0))?.signature;
+    Ok(Json(ModelConfig::new(name, target.versions(), signature)))
+}
+
+fn metadata(name: Name, target: &Target, signature: &Signature) -> OipModelMetadata {
     OipModelMetadata {
         name,
-        versions: versions.iter().map(ToString::to_string).collect(),
-        platform: "nereid",
+        versions: target.versions().iter().map(ToString::to_string).collect(),
+        platform: oip::PLATFORM,
         inputs: signature.inputs.clone(),
         outputs: signature.outputs.clone(),
     }
-}
-
-fn first(target: &Target) -> Result<&Variant, Problem> {
-    target
-        .choose()
-        .ok_or_else(|| Problem::internal("a route without variants"))
-}
-
-fn of_version<'a>(
-    target: &'a Target,
-    name: &Name,
-    version: VersionNumber,
-) -> Result<&'a Variant, Problem> {
-    target.of_version(version.0).ok_or_else(|| {
-        let detail = format!("Endpoint {name} does not serve version {}.", version.0);
-        Problem::new(Code::NotFound, detail)
-    })
 }

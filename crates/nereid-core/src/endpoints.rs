@@ -226,6 +226,9 @@ pub struct Endpoint {
     pub created_at: DateTime<Utc>,
     /// When its newest generation was made.
     pub updated_at: DateTime<Utc>,
+    /// Since when it has no replicas because a client unloaded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unloaded_at: Option<DateTime<Utc>>,
 }
 
 /// Where a rollout stands.
@@ -361,12 +364,25 @@ pub struct Assignment {
     pub settings: VariantSettings,
 }
 
+/// A class and how likely it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ClassScore {
+    /// Name of the class.
+    pub label: String,
+    /// Its probability.
+    pub probability: f32,
+}
+
 /// Response of a prediction: one entry per row.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Prediction {
     /// Most likely class, of a classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// The most likely classes, the likeliest first, if `top_k` asked for them instead of all
+    /// probabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<Vec<ClassScore>>,
     /// Probability of each class in the signature's order, of a classifier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probabilities: Option<Vec<f32>>,

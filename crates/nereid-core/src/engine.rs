@@ -275,6 +275,18 @@ pub trait Loader: Send + Sync {
     fn load(&self, folder: &Path) -> Result<Arc<dyn Predictor>, EngineError>;
 }
 
+/// Decodes images to predict just as those of a dataset are.
+pub trait ImageDecoder: Send + Sync {
+    /// Decodes a PNG or JPEG and appends its values to `out`, row-major with the channels last.
+    ///
+    /// `shape` is height, width and, unless 1, channels; an image of another size is resized, and
+    /// colours become grey or the other way round.
+    ///
+    /// # Errors
+    /// What is wrong with the image, for people.
+    fn decode(&self, image: &[u8], shape: &[usize], out: &mut Vec<f32>) -> Result<(), String>;
+}
+
 /// A loaded model.
 pub trait Predictor: Send + Sync {
     /// What it takes and gives.

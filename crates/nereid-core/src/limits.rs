@@ -90,6 +90,10 @@ pub const MAX_CALLBACKS: usize = 16;
 pub const MAX_RULES: usize = 16;
 /// Most rows of one prediction request.
 pub const MAX_PREDICT_ROWS: usize = 4_096;
+/// Most values of one prediction request's decoded images.
+pub const MAX_PREDICT_VALUES: usize = 32 << 20;
+/// Longest head of one part of a form in bytes.
+pub const MAX_PART_HEAD_BYTES: usize = 8 << 10;
 /// Most labels or tags on one resource.
 pub const MAX_TAGS: usize = 64;
 /// Longest label or tag key in characters.

@@ -32,6 +32,7 @@ mod tables;
 
 use nereid_core::engine::EngineError;
 
+pub(crate) use images::DatasetImages;
 pub(crate) use inspect::DatasetInspector;
 
 pub(crate) use keys::{Key, read_keys};

@@ -24,7 +24,7 @@ mod training;
 
 use std::sync::Arc;
 
-use nereid_core::engine::Engine;
+use nereid_core::engine::{Engine, ImageDecoder};
 
 pub use device::{check_device, devices};
 
@@ -40,6 +40,12 @@ pub fn engine() -> Engine {
         optimizer: Arc::new(serving::ModelOptimizer),
         loader: Arc::new(serving::ModelLoader),
     }
+}
+
+/// Returns what decodes images to predict, as the engine decodes those of datasets.
+#[must_use]
+pub fn image_decoder() -> Arc<dyn ImageDecoder> {
+    Arc::new(data::DatasetImages)
 }
 
 /// Returns the version of the framework, which is recorded with each model.

@@ -27,6 +27,7 @@ mod restore;
 mod rollouts;
 mod routes;
 mod scaling;
+mod unloading;
 mod windows;
 
 struct EndpointRow {
@@ -37,6 +38,7 @@ struct EndpointRow {
     serving_generation: Option<i32>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    unloaded_at: Option<DateTime<Utc>>,
 }
 
 impl EndpointRow {
@@ -58,6 +60,7 @@ impl EndpointRow {
             variants,
             created_at: self.created_at,
             updated_at: self.updated_at,
+            unloaded_at: self.unloaded_at,
         })
     }
 }
@@ -159,7 +162,7 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         let rows = sqlx::query_as!(
             EndpointRow,
-            "SELECT id, name, status, generation, serving_generation, created_at, updated_at
+            "SELECT id, name, status, generation, serving_generation, created_at, updated_at, unloaded_at
              FROM endpoints
              WHERE project_id = $1 AND deleted_at IS NULL AND ($2::text IS NULL OR name > $2)
              ORDER BY name LIMIT $3",
@@ -227,7 +230,7 @@ async fn read_endpoint(
 ) -> Result<Endpoint, StoreError> {
     let row = sqlx::query_as!(
         EndpointRow,
-        "SELECT id, name, status, generation, serving_generation, created_at, updated_at
+        "SELECT id, name, status, generation, serving_generation, created_at, updated_at, unloaded_at
          FROM endpoints WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL",
         project.0,
         name.as_str()

@@ -99,6 +99,9 @@ pub struct DevArgs {
     /// Port of the API; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
+    /// Port of gRPC (8081, or a free one if --port is 0); 0 picks a free one.
+    #[arg(long)]
+    pub grpc_port: Option<u16>,
     /// Port of the embedded S3; 0 picks a free one.
     #[arg(long, default_value_t = 9000)]
     pub s3_port: u16,
@@ -115,6 +118,9 @@ pub struct ApiArgs {
     /// Address and port to listen on; overrides the configuration.
     #[arg(long)]
     pub listen: Option<std::net::SocketAddr>,
+    /// Port of gRPC (8081, or a free one if that of --listen is 0); 0 picks a free one.
+    #[arg(long)]
+    pub grpc_port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Args)]

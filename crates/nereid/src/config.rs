@@ -71,12 +71,18 @@ pub struct Objects {
 pub struct Api {
     /// Address and port.
     pub listen: SocketAddr,
+    /// Whether inference is served over gRPC too.
+    pub grpc: bool,
+    /// Port of gRPC, at the same address; 0 picks a free one.
+    pub grpc_port: u16,
 }
 
 impl Default for Api {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            grpc: true,
+            grpc_port: 8081,
         }
     }
 }
@@ -292,6 +298,11 @@ mod tests {
         let config = Config::load(Some(Path::new(path))).unwrap();
         assert_eq!(config.objects.bucket.as_deref(), Some("nereid"));
         // What the file calls defaults are the defaults.
+        let (api, default_api) = (&config.api, Api::default());
+        assert_eq!(
+            (api.listen, api.grpc, api.grpc_port),
+            (default_api.listen, default_api.grpc, default_api.grpc_port)
+        );
         let (shown, defaults) = (&config.worker, Worker::default());
         assert_eq!(
             [shown.lease, shown.heartbeat, shown.drain_timeout],

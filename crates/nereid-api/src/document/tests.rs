@@ -19,8 +19,15 @@ const OPEN: [&str; 5] = [
     "oip_server_ready",
 ];
 /// Operations that change nothing, or nothing when repeated, and so take no `Idempotency-Key`.
-const NATURALLY_REPEATABLE: [&str; 4] =
-    ["predict", "oip_infer", "oip_infer_version", "drain_worker"];
+const NATURALLY_REPEATABLE: [&str; 7] = [
+    "predict",
+    "oip_infer",
+    "oip_infer_version",
+    "oip_repository_index",
+    "oip_load_model",
+    "oip_unload_model",
+    "drain_worker",
+];
 
 fn operations_of(document: &Value) -> Vec<(String, String, Value)> {
     let mut document = document.clone();

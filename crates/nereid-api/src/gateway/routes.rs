@@ -199,6 +199,14 @@ impl Target {
         })
     }
 
+    /// Returns the versions that answer, each once, in order.
+    pub(crate) fn versions(&self) -> Vec<u32> {
+        let mut versions: Vec<u32> = self.variants.iter().map(|v| v.version).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        versions
+    }
+
     /// Finds the variant that serves a version of its model, that of the generation that serves
     /// before others.
     pub(crate) fn of_version(&self, version: u32) -> Option<&Variant> {

@@ -1,18 +1,12 @@
-//! Inference endpoints: create, update, roll back, predict.
+//! Inference endpoints: create, update, roll back.
 
 mod rollouts;
 
-use axum::{
-    Json,
-    extract::{Request, State},
-    response::Response,
-};
+use axum::{Json, extract::State, response::Response};
 use http::StatusCode;
 use nereid_core::{
     Name, Violations,
-    endpoints::{Endpoint, EndpointSpec, Prediction, VariantSpec},
-    inference::InferOptions,
-    limits,
+    endpoints::{Endpoint, EndpointSpec, VariantSpec},
     rollouts::Rollout,
     validation::ObjectReader,
 };
@@ -20,7 +14,6 @@ use nereid_store::{
     ResourceKind::{Model, ModelAlias, ModelVersion},
     notify::Wake,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -29,11 +22,9 @@ use super::{IdempotencyHeader, created};
 use crate::{
     ApiState,
     auth::Caller,
-    extract::{JsonBody, Path, Query, read_inference},
-    numbers::Row,
+    extract::{JsonBody, Path, Query},
     once::{BareSubmission, Interrupt, Submission},
     pages::{Paging, listing},
-    predict,
     problem::{Problem, ProblemDocument, reference},
 };
 
@@ -48,7 +39,6 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(create_endpoint, list_endpoints))
         .routes(routes!(get_endpoint, update_endpoint, delete_endpoint))
         .routes(routes!(rollback_endpoint))
-        .routes(routes!(predict))
         .merge(rollouts::routes())
 }
 
@@ -230,77 +220,4 @@ async fn rollback_endpoint(
     tx.commit(200, &endpoint).await?;
     state.store.notify(Wake::Endpoints);
     Ok(Json(endpoint))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PredictRequest {
-    rows: Vec<Row>,
-}
-
-/// Rows to predict.
-#[derive(ToSchema)]
-#[schema(as = PredictRequest, example = json!({"rows": [[0.1, 0.2, 0.3, 0.4]]}))]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "for the document only")]
-pub(crate) struct PredictRequestSchema {
-    /// Each row: an array of the sample's shape, its numbers in a flat array, or an object by
-    /// column name.
-    #[schema(min_items = 1, max_items = 4096)]
-    rows: Vec<Value>,
-}
-
-/// Predictions, one per row.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct PredictResponse {
-    /// Endpoint that answered.
-    endpoint: Name,
-    /// Model behind it.
-    model: Name,
-    /// Version of the model.
-    version: u32,
-    /// Variant that answered.
-    variant: Name,
-    /// One per row, in order.
-    predictions: Vec<Prediction>,
-}
-
-/// Predicts
-///
-/// Changes nothing, so `Idempotency-Key` has no effect here.
-#[utoipa::path(
-    post, path = "/v1/endpoints/{name}/predict", tag = "inference",
-    params(("name" = Name, Path, description = "Name of the endpoint")),
-    request_body = PredictRequestSchema,
-    responses((status = 200, description = "One prediction per row", body = PredictResponse)),
-    security(("api_key" = ["viewer"])),
-)]
-async fn predict(
-    State(state): State<ApiState>,
-    Caller(actor): Caller,
-    Path(endpoint): Path<Name>,
-    request: Request,
-) -> Result<Json<PredictResponse>, Problem> {
-    let request: PredictRequest = read_inference(request, limits::MAX_INFERENCE_BODY_BYTES).await?;
-    let target = state.gateway.target(actor.project, &endpoint).await?;
-    let variant = target
-        .choose()
-        .ok_or_else(|| Problem::internal("a route without variants"))?;
-    let rows = request.rows.len();
-    let batch = predict::batch(&request.rows, &variant.signature, variant.encoder())?;
-    let options = InferOptions::default();
-    let outputs = state
-        .gateway
-        .infer(actor.project, &endpoint, variant, batch, options)
-        .await?;
-    let predictions = predict::predictions(rows, &outputs, &variant.signature)
-        .ok_or_else(|| Problem::internal(format!("unexpected outputs of {}", variant.model)))?;
-    let (model, version, variant) = (variant.model.clone(), variant.version, variant.name.clone());
-    Ok(Json(PredictResponse {
-        endpoint,
-        model,
-        version,
-        variant,
-        predictions,
-    }))
 }

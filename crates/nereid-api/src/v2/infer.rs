@@ -1,28 +1,24 @@
-//! Inference by tensors.
+//! Inference by tensors over REST.
+
+use std::time::Instant;
 
 use axum::{
-    Json,
     extract::{Request, State},
+    response::Response,
 };
-use nereid_core::{
-    Name, ids::ProjectId, inference::InferOptions, limits::MAX_INFERENCE_BODY_BYTES,
-    models::Signature, tensors::Tensor,
-};
-use serde::{Deserialize, Serialize};
+use nereid_core::{Name, tensors::DataType};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    first, of_version,
-    tensors::{OipInput, OipInputSchema, OipOutput, batch},
-};
+use super::{BinaryHeader, wire};
 use crate::{
     ApiState,
     auth::Caller,
-    extract::{Path, VersionNumber, read_inference},
-    gateway::Variant,
-    problem::{Code, Problem},
+    extract::{Path, VersionNumber},
+    oip::{datatype::Datatype, serve},
+    problem::Problem,
 };
 
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
@@ -31,49 +27,81 @@ pub(super) fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(oip_infer_version))
 }
 
-/// An inference request.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InferRequest {
-    id: Option<String>,
-    #[serde(default, rename = "parameters")]
-    _parameters: Option<Value>,
-    inputs: Vec<OipInput>,
-    outputs: Option<Vec<OutputRequest>>,
+/// Options of a request; others are passed over.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OipRequestParameters {
+    /// Whether outputs come as bytes after the JSON unless they say otherwise.
+    binary_data_output: Option<bool>,
+    /// 1 is the most urgent, 0 the default.
+    priority: Option<u32>,
+    /// Longest time for the answer in microseconds; 0 for none.
+    #[schema(maximum = 4_294_967_295_000_000_u64)]
+    timeout: Option<u64>,
+}
+
+/// Options of an input; others are passed over.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OipInputParameters {
+    /// Bytes of this input after the JSON; it has no `data` then.
+    #[schema(maximum = 67_108_864)]
+    binary_data_size: Option<u32>,
+}
+
+/// Options of an output; others are passed over.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct OipOutputParameters {
+    /// Whether it comes as bytes after the JSON.
+    binary_data: Option<bool>,
+    /// How many of the largest values of each row to answer, as `value:index:label`.
+    classification: Option<u32>,
+}
+
+/// An input tensor.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the document only")]
+pub(crate) struct OipInput {
+    /// Name of the input.
+    #[schema(example = "input")]
+    name: String,
+    /// Shape with the batch dimension.
+    #[schema(max_items = 8, example = json!([1, 4]))]
+    shape: Vec<usize>,
+    /// Element type.
+    datatype: Datatype,
+    /// Options.
+    parameters: Option<OipInputParameters>,
+    /// Values, row-major: flat or nested by the shape; none if they come as bytes.
+    #[schema(example = json!([5.1, 3.5, 1.4, 0.2]))]
+    data: Option<Vec<Value>>,
 }
 
 /// An output that a client wants.
-#[derive(Deserialize, ToSchema)]
-#[schema(as = OipRequestedOutput)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct OutputRequest {
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the document only")]
+pub(crate) struct OipRequestedOutput {
     /// Name of the output.
     name: String,
-    /// Ignored.
-    #[serde(default, rename = "parameters")]
-    #[schema(value_type = Option<Object>)]
-    _parameters: Option<Value>,
+    /// Options.
+    parameters: Option<OipOutputParameters>,
 }
 
 /// An inference request.
 #[derive(ToSchema)]
-#[schema(as = OipInferRequest, example = json!({
+#[schema(example = json!({
     "id": "1",
     "inputs": [{"name": "input", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2]}]
 }))]
-#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "for the document only")]
-pub(crate) struct InferRequestSchema {
+pub(crate) struct OipInferRequest {
     /// Comes back in the answer.
     id: Option<String>,
-    /// Ignored.
-    #[schema(value_type = Option<Object>)]
-    parameters: Option<Value>,
+    /// Options.
+    parameters: Option<OipRequestParameters>,
     /// The model's one input, or one per column of a table of mixed columns.
-    #[schema(min_items = 1, max_items = 1_048_576)]
-    inputs: Vec<OipInputSchema>,
+    #[schema(min_items = 1, max_items = 4_096)]
+    inputs: Vec<OipInput>,
     /// Outputs to answer; all unless given.
-    outputs: Option<Vec<OutputRequest>>,
+    outputs: Option<Vec<OipRequestedOutput>>,
 }
 
 /// An inference response.
@@ -81,24 +109,61 @@ pub(crate) struct InferRequestSchema {
 #[schema(as = OipInferResponse)]
 pub(crate) struct InferResponse {
     /// Name of the endpoint.
-    model_name: Name,
+    pub(super) model_name: Name,
     /// Version that answered.
-    model_version: String,
+    pub(super) model_version: String,
     /// That of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Outputs.
-    outputs: Vec<OipOutput>,
+    pub(super) outputs: Vec<OipOutput>,
+}
+
+/// An output tensor.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OipOutput {
+    /// Name of the output.
+    pub(super) name: String,
+    /// Shape with the batch dimension.
+    pub(super) shape: Vec<usize>,
+    /// Element type.
+    pub(super) datatype: DataType,
+    /// Where its values are, if they come as bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) parameters: Option<OipBinaryOutput>,
+    /// Values, row-major: numbers, or strings of type `BYTES`; none if they come as bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Value>>)]
+    pub(super) data: Option<OutputData>,
+}
+
+/// How an output comes as bytes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OipBinaryOutput {
+    /// Bytes of this output after the JSON, in the order of the outputs.
+    pub(super) binary_data_size: usize,
+}
+
+/// Values of an output.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(crate) enum OutputData {
+    Fp32(Vec<f32>),
+    Int64(Vec<i64>),
+    Bytes(Vec<String>),
 }
 
 /// Infers
 ///
-/// Changes nothing, so `Idempotency-Key` has no effect here.
+/// Tensors may come and go as bytes after the JSON, by Triton's binary tensor extension; the body
+/// may be compressed by gzip or deflate. Changes nothing, so `Idempotency-Key` has no effect here.
 #[utoipa::path(
     post, path = "/v2/models/{name}/infer", tag = "open inference protocol",
-    params(("name" = Name, Path, description = "Name of the endpoint")),
-    request_body = InferRequestSchema,
-    responses((status = 200, description = "The outputs", body = InferResponse)),
+    params(("name" = Name, Path, description = "Name of the endpoint"), BinaryHeader),
+    request_body = OipInferRequest,
+    responses((status = 200, description = "The outputs", content(
+        (InferResponse = "application/json"), (String = "application/octet-stream"),
+    ))),
     security(("api_key" = ["viewer"])),
 )]
 async fn oip_infer(
@@ -106,23 +171,27 @@ async fn oip_infer(
     Caller(actor): Caller,
     Path(name): Path<Name>,
     request: Request,
-) -> Result<Json<InferResponse>, Problem> {
-    let request = read_inference(request, MAX_INFERENCE_BODY_BYTES).await?;
-    let target = state.gateway.target(actor.project, &name).await?;
-    infer(&state, actor.project, name, first(&target)?, request).await
+) -> Result<Response, Problem> {
+    let inference = wire::read(request, Instant::now()).await?;
+    let answer = serve::infer(&state, actor.project, name, None, inference).await?;
+    wire::write(answer)
 }
 
 /// Infers by a version that the endpoint serves
 ///
-/// Changes nothing, so `Idempotency-Key` has no effect here.
+/// Tensors may come and go as bytes after the JSON, by Triton's binary tensor extension; the body
+/// may be compressed by gzip or deflate. Changes nothing, so `Idempotency-Key` has no effect here.
 #[utoipa::path(
     post, path = "/v2/models/{name}/versions/{version}/infer", tag = "open inference protocol",
     params(
         ("name" = Name, Path, description = "Name of the endpoint"),
         ("version" = u32, Path, description = "Version that the endpoint serves", minimum = 1, maximum = 2_147_483_647),
+        BinaryHeader,
     ),
-    request_body = InferRequestSchema,
-    responses((status = 200, description = "The outputs", body = InferResponse)),
+    request_body = OipInferRequest,
+    responses((status = 200, description = "The outputs", content(
+        (InferResponse = "application/json"), (String = "application/octet-stream"),
+    ))),
     security(("api_key" = ["viewer"])),
 )]
 async fn oip_infer_version(
@@ -130,83 +199,9 @@ async fn oip_infer_version(
     Caller(actor): Caller,
     Path((name, version)): Path<(Name, VersionNumber)>,
     request: Request,
-) -> Result<Json<InferResponse>, Problem> {
-    let request = read_inference(request, MAX_INFERENCE_BODY_BYTES).await?;
-    let target = state.gateway.target(actor.project, &name).await?;
-    let variant = of_version(&target, &name, version)?;
-    infer(&state, actor.project, name, variant, request).await
-}
-
-async fn infer(
-    state: &ApiState,
-    project: ProjectId,
-    name: Name,
-    variant: &Variant,
-    request: InferRequest,
-) -> Result<Json<InferResponse>, Problem> {
-    let wanted = wanted(request.outputs.as_deref(), &variant.signature)?;
-    let batch =
-        batch(&request.inputs, &variant.signature, variant.encoder()).map_err(bad_request)?;
-    let options = InferOptions::default();
-    let outputs = state
-        .gateway
-        .infer(project, &name, variant, batch, options)
-        .await?;
-    let chosen = |t: &Tensor| wanted.as_ref().is_none_or(|w| w.contains(&t.name));
-    Ok(Json(InferResponse {
-        model_name: name,
-        model_version: variant.version.to_string(),
-        id: request.id,
-        outputs: outputs
-            .into_iter()
-            .filter(chosen)
-            .map(OipOutput::from)
-            .collect(),
-    }))
-}
-
-/// Returns the names of the outputs to answer; all if none is named.
-fn wanted(
-    outputs: Option<&[OutputRequest]>,
-    signature: &Signature,
-) -> Result<Option<Vec<String>>, Problem> {
-    let Some(outputs) = outputs.filter(|o| !o.is_empty()) else {
-        return Ok(None);
-    };
-    let known: Vec<&str> = signature.outputs.iter().map(|t| t.name.as_str()).collect();
-    for output in outputs {
-        if !known.contains(&output.name.as_str()) {
-            let name = &output.name;
-            return Err(bad_request(format!(
-                "there is no output {name:?}; known are {}",
-                known.join(", ")
-            )));
-        }
-    }
-    Ok(Some(outputs.iter().map(|o| o.name.clone()).collect()))
-}
-
-fn bad_request(detail: String) -> Problem {
-    Problem::new(Code::InvalidRequest, detail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::predict::tests::signature;
-
-    #[test]
-    fn answers_the_outputs_asked_for() {
-        let signature = signature(&[2], None);
-        let outputs = |name: &str| {
-            [OutputRequest {
-                name: name.to_owned(),
-                _parameters: None,
-            }]
-        };
-        assert_eq!(wanted(None, &signature).unwrap(), None);
-        let one = wanted(Some(&outputs("prediction")), &signature).unwrap();
-        assert_eq!(one.unwrap(), ["prediction"]);
-        assert!(wanted(Some(&outputs("x")), &signature).is_err());
-    }
+) -> Result<Response, Problem> {
+    let inference = wire::read(request, Instant::now()).await?;
+    let version = Some(version.0);
+    let answer = serve::infer(&state, actor.project, name, version, inference).await?;
+    wire::write(answer)
 }

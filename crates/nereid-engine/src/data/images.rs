@@ -4,7 +4,12 @@
 mod decode;
 mod files;
 
-use nereid_core::{datasets::DatasetSource, engine::EngineError, limits, spec::shapes};
+use nereid_core::{
+    datasets::DatasetSource,
+    engine::{EngineError, ImageDecoder},
+    limits,
+    spec::shapes,
+};
 
 pub(super) use self::files::ImageFiles;
 use self::{
@@ -133,10 +138,9 @@ impl ImageRows {
         let channels = self.shape.get(2).copied().unwrap_or(1);
         let picture = sample.decode(row, Some(channels))?;
         let (height, width) = (self.shape[0], self.shape[1]);
-        if (picture.height, picture.width) == (height, width) {
-            out.extend(picture.values.iter().map(|&b| f32::from(b)));
-        } else if self.declared {
-            resize(&picture, height, width, out);
+        let same = (picture.height, picture.width) == (height, width);
+        if same || self.declared {
+            fit(&picture, height, width, out);
         } else {
             let (h, w) = (picture.height, picture.width);
             let detail = format!(
@@ -229,6 +233,33 @@ impl ImageRows {
             return Err(self.fault("too_large", self.next, detail));
         }
         self.files.read(member)
+    }
+}
+
+/// Appends an image's values, of another size if it has another.
+fn fit(picture: &Picture, height: usize, width: usize, out: &mut Vec<f32>) {
+    if (picture.height, picture.width) == (height, width) {
+        out.extend(picture.values.iter().map(|&b| f32::from(b)));
+    } else {
+        resize(picture, height, width, out);
+    }
+}
+
+/// The [`ImageDecoder`] of this engine.
+pub(crate) struct DatasetImages;
+
+impl ImageDecoder for DatasetImages {
+    fn decode(&self, image: &[u8], shape: &[usize], out: &mut Vec<f32>) -> Result<(), String> {
+        let (&[height, width] | &[height, width, 1 | 3 | 4]) = shape else {
+            let shape = shapes::show(shape);
+            return Err(format!(
+                "the model takes samples of shape {shape}, which is no image's"
+            ));
+        };
+        let channels = shape.get(2).copied().unwrap_or(1);
+        let picture = decode(image, Some(channels))?;
+        fit(&picture, height, width, out);
+        Ok(())
     }
 }
 

@@ -1,5 +1,5 @@
--- Worker $1 lets go of replicas of deleted endpoints, of generations that neither serve nor are
--- the newest nor are kept for a rollback, and, while it drains, of those that other workers have
+-- Worker $1 lets go of replicas of deleted and unloaded endpoints, of generations that neither
+-- serve nor are the newest nor are kept for a rollback, and, while it drains, of those that other workers have
 -- made up for.
 UPDATE replicas r SET status = 'draining', updated_at = now()
 FROM endpoint_variants v
@@ -10,6 +10,7 @@ WHERE r.worker_id = $1 AND r.status IN ('loading', 'ready')
   AND v.id = r.variant_id AND w.id = $1
   AND (
       e.deleted_at IS NOT NULL
+      OR e.unloaded_at IS NOT NULL
       OR (v.generation <> e.generation AND v.generation IS DISTINCT FROM e.serving_generation
           AND NOT EXISTS (
               SELECT FROM endpoint_rollouts o

@@ -22,5 +22,5 @@ LEFT JOIN (
     WHERE r.status = 'ready' AND w.status <> 'gone'
       AND w.heartbeat_at > clock_timestamp() - make_interval(secs => $1)
 ) r ON r.variant_id = v.id
-WHERE e.deleted_at IS NULL AND e.serving_generation IS NOT NULL AND (r.id IS NOT NULL OR s.desired = 0)
+WHERE e.deleted_at IS NULL AND e.unloaded_at IS NULL AND e.serving_generation IS NOT NULL AND (r.id IS NOT NULL OR s.desired = 0)
 ORDER BY e.id, v.generation, v.position, r.id

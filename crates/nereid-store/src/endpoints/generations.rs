@@ -143,7 +143,7 @@ pub(crate) async fn add(
 pub(super) async fn next(conn: &mut Tx, endpoint: Uuid) -> Result<i32, StoreError> {
     let generation = sqlx::query_scalar!(
         "UPDATE endpoints SET
-             generation = generation + 1, updated_at = now(),
+             generation = generation + 1, updated_at = now(), unloaded_at = NULL,
              status = CASE WHEN serving_generation IS NULL THEN 'creating' ELSE 'updating' END
          WHERE id = $1 RETURNING generation",
         endpoint

@@ -50,7 +50,7 @@ impl Store {
 async fn lock_unfinished(conn: &mut Tx) -> Result<Vec<Uuid>, StoreError> {
     let ids = sqlx::query_scalar!(
         "SELECT e.id FROM endpoints e
-         WHERE e.deleted_at IS NULL AND (
+         WHERE e.deleted_at IS NULL AND e.unloaded_at IS NULL AND (
              e.serving_generation IS DISTINCT FROM e.generation
              OR EXISTS (
                  SELECT FROM endpoint_rollouts o

@@ -1,6 +1,6 @@
 //! `nereid api`: the REST API and the inference gateway; stateless, any number.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use nereid_api::{ApiConfig, ApiParts, ApiState, AuthMode};
@@ -17,6 +17,7 @@ pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let listen = args.listen.unwrap_or(config.api.listen);
     let listener = bind(listen).await?;
+    let grpc = bind_grpc(config, listen, args.grpc_port).await?;
     let store = super::connect_store(config, "nereid api").await?;
     store.check_schema().await?;
     if !store.has_keys().await? {
@@ -29,6 +30,7 @@ pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
     let (wakeups, listening) = super::Listening::start(&store);
     let mut tasks = JoinSet::new();
     let address = listener.local_addr()?;
+    let grpc_address = grpc.as_ref().map(TcpListener::local_addr).transpose()?;
     let local = None;
     let parts = Parts {
         store: store.clone(),
@@ -37,7 +39,11 @@ pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
         local,
         auth: AuthMode::Keys,
     };
-    spawn(parts, listener, &shutdown, &mut tasks).await?;
+    let listeners = Listeners {
+        rest: listener,
+        grpc,
+    };
+    spawn(parts, listeners, &shutdown, &mut tasks).await?;
     // Jobs of dead workers are queued again even while no other worker is there to notice.
     let reaper = store.reaper(config.worker.lease, shutdown.clone());
     tasks.spawn(async move {
@@ -45,6 +51,9 @@ pub async fn run(config: &Config, args: &ApiArgs) -> anyhow::Result<()> {
         Ok(())
     });
     println!("  API        http://{address}");
+    if let Some(grpc) = grpc_address {
+        println!("  gRPC       {grpc}");
+    }
     tasks.spawn({
         let shutdown = shutdown.clone();
         async move {
@@ -68,16 +77,45 @@ pub struct Parts {
 }
 
 /// Binds a listener; a busy port is named.
-pub async fn bind(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; if it is in use, choose another port (0 picks one)")
     })
 }
 
+/// Binds the listener of gRPC beside that of REST, unless the configuration has it off.
+///
+/// Where REST takes any free port, so does gRPC unless told otherwise: several processes may run.
+pub async fn bind_grpc(
+    config: &Config,
+    rest: SocketAddr,
+    port: Option<u16>,
+) -> anyhow::Result<Option<TcpListener>> {
+    // Whoever names a port wants it.
+    if !config.api.grpc && port.is_none() {
+        return Ok(None);
+    }
+    let usual = if rest.port() == 0 {
+        0
+    } else {
+        config.api.grpc_port
+    };
+    let listener = bind(SocketAddr::new(rest.ip(), port.unwrap_or(usual))).await;
+    listener
+        .context("gRPC (--grpc-port, api.grpc_port)")
+        .map(Some)
+}
+
+/// Where the API is reached.
+pub struct Listeners {
+    pub rest: TcpListener,
+    pub grpc: Option<TcpListener>,
+}
+
 /// Starts the API's tasks.
 pub async fn spawn(
     parts: Parts,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: &CancellationToken,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
@@ -86,6 +124,7 @@ pub async fn spawn(
         store: parts.store,
         objects: parts.objects,
         inspector: nereid_engine::engine().inspector,
+        images: nereid_engine::image_decoder(),
         wakeups: parts.wakeups,
         local: parts.local,
         clock: Arc::new(SystemClock),
@@ -98,9 +137,14 @@ pub async fn spawn(
         gateway.run(token).await;
         Ok(())
     });
+    let Listeners { rest, grpc } = listeners;
+    if let Some(grpc) = grpc {
+        let (state, token) = (state.clone(), shutdown.clone());
+        tasks.spawn(async move { Ok(nereid_api::grpc::serve(grpc, state, token).await?) });
+    }
     let router = nereid_api::router(state);
     let token = shutdown.clone();
-    tasks.spawn(async move { Ok(nereid_api::serve(listener, router, token).await?) });
+    tasks.spawn(async move { Ok(nereid_api::serve(rest, router, token).await?) });
     Ok(())
 }
 

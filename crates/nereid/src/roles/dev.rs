@@ -18,7 +18,8 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Listening, api,
+    Listening,
+    api::{self, Listeners},
     embedded_s3::{self, REGION},
 };
 use crate::{cli::DevArgs, config::Config, shutdown::Signals};
@@ -44,6 +45,8 @@ pub async fn run(config: &Config, args: &DevArgs) -> anyhow::Result<()> {
 pub struct Dev {
     /// Base URL of the API.
     pub api: String,
+    /// Address of gRPC, unless it is off.
+    grpc: Option<SocketAddr>,
     /// Where the objects are.
     objects: String,
     /// The objects themselves.
@@ -85,7 +88,10 @@ impl Dev {
     pub async fn start(config: &Config, args: &DevArgs) -> anyhow::Result<Self> {
         let data_dir = std::path::absolute(&args.data_dir).context("data directory")?;
         let lock = DirectoryLock::acquire(&data_dir)?;
-        let listener = api::bind(SocketAddr::new(args.host, args.port)).await?;
+        let address = SocketAddr::new(args.host, args.port);
+        let rest = api::bind(address).await?;
+        let grpc = api::bind_grpc(config, address, args.grpc_port).await?;
+        let listeners = Listeners { rest, grpc };
         let (database, storage) = tokio::try_join!(
             Box::pin(start_database(config, &data_dir)),
             Box::pin(start_objects(config, args, &data_dir)),
@@ -94,7 +100,12 @@ impl Dev {
         let (objects, s3) = storage;
         let auth = authentication(&store, args).await?;
         let mut dev = Self {
-            api: format!("http://{}", listener.local_addr()?),
+            api: format!("http://{}", listeners.rest.local_addr()?),
+            grpc: listeners
+                .grpc
+                .as_ref()
+                .map(TcpListener::local_addr)
+                .transpose()?,
             objects: describe_objects(config, s3.as_ref()),
             storage: objects.clone(),
             database: if postgres.is_some() {
@@ -112,7 +123,7 @@ impl Dev {
             stop_within: super::stop_within(config),
             _lock: lock,
         };
-        dev.spawn_roles(config, args, objects, listener, auth)
+        dev.spawn_roles(config, args, objects, listeners, auth)
             .await?;
         Ok(dev)
     }
@@ -122,7 +133,7 @@ impl Dev {
         config: &Config,
         args: &DevArgs,
         objects: Objects,
-        listener: TcpListener,
+        listeners: Listeners,
         auth: AuthMode,
     ) -> anyhow::Result<()> {
         let (wakeups, listening) = Listening::start(&self.store);
@@ -153,7 +164,7 @@ impl Dev {
             local,
             auth,
         };
-        api::spawn(parts, listener, &self.shutdown, &mut self.tasks).await?;
+        api::spawn(parts, listeners, &self.shutdown, &mut self.tasks).await?;
         if let Some(postgres) = self.postgres.clone() {
             let token = self.shutdown.clone();
             self.tasks.spawn(async move {
@@ -178,6 +189,9 @@ impl Dev {
         println!("  S3         {}", self.objects);
         println!("  Postgres   {}", self.database);
         println!("  data       {}", self.data_dir.display());
+        if let Some(grpc) = self.grpc {
+            println!("  gRPC       {grpc}");
+        }
         println!("  API        {}", self.api);
     }
 

@@ -100,7 +100,11 @@ impl<'a> Site<'a> {
             local: None,
             auth: AuthMode::Keys,
         };
-        roles::api::spawn(parts, listener, &running.shutdown, &mut running.tasks).await?;
+        let listeners = roles::api::Listeners {
+            rest: listener,
+            grpc: None,
+        };
+        roles::api::spawn(parts, listeners, &running.shutdown, &mut running.tasks).await?;
         Ok((address, running))
     }
 

@@ -62,6 +62,7 @@ impl<'a> Stage<'a> {
             data_dir: folder.join("site"),
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 0,
+            grpc_port: None,
             s3_port: 0,
             slots: Some(1),
             exit_when_done: false,

@@ -1,147 +1,125 @@
-//! Tensors as JSON: numbers of any type in, the model's own types out.
+//! From the inputs of a request to a batch: numbers of any type in, the model's own out.
 
+use std::fmt;
+
+use bytes::Bytes;
 use nereid_core::{
     datasets::encoding::{Cell, TableEncoder},
     limits,
     models::Signature,
     spec::shapes,
-    tensors::{Batch, DataType, Tensor, TensorValues},
+    tensors::Batch,
 };
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use utoipa::ToSchema;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 
-use crate::numbers::Numbers;
+use super::{datatype::Datatype, parameters::Parameters, raw};
+use crate::numbers::{Numbers, exact, shortest};
 
-/// Element type of an input; all are computed with as FP32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub(crate) enum InputType {
-    /// 32-bit float.
-    Fp32,
-    /// 64-bit float.
-    Fp64,
-    /// 8-bit signed integer.
-    Int8,
-    /// 16-bit signed integer.
-    Int16,
-    /// 32-bit signed integer.
-    Int32,
-    /// 64-bit signed integer.
-    Int64,
-    /// 8-bit unsigned integer.
-    Uint8,
-    /// 16-bit unsigned integer.
-    Uint16,
-    /// 32-bit unsigned integer.
-    Uint32,
-    /// 64-bit unsigned integer.
-    Uint64,
-    /// Boolean.
-    Bool,
-    /// Text, for a column that takes it.
-    Bytes,
-}
-
-impl InputType {
-    /// Returns the protocol's name.
-    fn name(self) -> String {
-        format!("{self:?}").to_uppercase()
-    }
-
-    /// Smallest and largest value of an integer type.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "bounds of wide types need not be exact in FP32"
-    )]
-    fn bounds(self) -> Option<(f32, f32)> {
-        Some(match self {
-            Self::Fp32 | Self::Fp64 | Self::Bytes => return None,
-            Self::Int8 => (f32::from(i8::MIN), f32::from(i8::MAX)),
-            Self::Int16 => (f32::from(i16::MIN), f32::from(i16::MAX)),
-            Self::Int32 => (i32::MIN as f32, i32::MAX as f32),
-            Self::Int64 => (i64::MIN as f32, i64::MAX as f32),
-            Self::Uint8 => (0.0, f32::from(u8::MAX)),
-            Self::Uint16 => (0.0, f32::from(u16::MAX)),
-            Self::Uint32 => (0.0, u32::MAX as f32),
-            Self::Uint64 => (0.0, u64::MAX as f32),
-            Self::Bool => (0.0, 1.0),
-        })
-    }
-}
+/// Most dimensions of an input: those of a batch of the samples of highest rank, and some room.
+const MAX_DIMENSIONS: usize = 8;
 
 /// An input tensor.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OipInput {
-    name: String,
-    shape: Vec<usize>,
-    datatype: InputType,
-    #[serde(default, rename = "parameters")]
-    _parameters: Option<Value>,
-    data: Numbers,
+pub(crate) struct Input {
+    pub(crate) name: String,
+    #[serde(deserialize_with = "dimensions")]
+    pub(crate) shape: Vec<usize>,
+    pub(crate) datatype: Datatype,
+    #[serde(default)]
+    pub(crate) parameters: Option<Parameters>,
+    /// The elements; none while they are bytes elsewhere.
+    #[serde(default, deserialize_with = "exact")]
+    pub(crate) data: Option<Numbers>,
 }
 
-/// An input tensor.
-#[derive(ToSchema)]
-#[schema(as = OipInput)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "for the document only")]
-pub(crate) struct OipInputSchema {
-    /// Name of the input.
-    #[schema(example = "input")]
-    name: String,
-    /// Shape with the batch dimension.
-    #[schema(max_items = 8, example = json!([1, 4]))]
-    shape: Vec<usize>,
-    /// Element type.
-    datatype: InputType,
-    /// Ignored.
-    #[schema(value_type = Option<Object>)]
-    parameters: Option<Value>,
-    /// Values, row-major: flat or nested by the shape.
-    #[schema(example = json!([5.1, 3.5, 1.4, 0.2]))]
-    data: Vec<Value>,
-}
+/// Reads a shape without taking in more dimensions than any tensor has.
+fn dimensions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    struct Dimensions;
+    impl<'de> Visitor<'de> for Dimensions {
+        type Value = Vec<usize>;
 
-/// An output tensor.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct OipOutput {
-    /// Name of the output.
-    name: String,
-    /// Shape with the batch dimension.
-    shape: Vec<usize>,
-    /// Element type.
-    datatype: DataType,
-    /// Values, row-major: numbers, or strings of type `BYTES`.
-    #[schema(value_type = Vec<Value>)]
-    data: OutputData,
-}
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "up to {MAX_DIMENSIONS} dimensions, none negative")
+        }
 
-/// Values of an output.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum OutputData {
-    Fp32(Vec<f32>),
-    Int64(Vec<i64>),
-    Bytes(Vec<String>),
-}
-
-impl From<Tensor> for OipOutput {
-    fn from(tensor: Tensor) -> Self {
-        let datatype = tensor.values.datatype();
-        let data = match tensor.values {
-            TensorValues::Fp32(v) => OutputData::Fp32(v),
-            TensorValues::Int64(v) => OutputData::Int64(v),
-            TensorValues::Bytes(v) => OutputData::Bytes(v),
-        };
-        Self {
-            name: tensor.name,
-            shape: tensor.shape,
-            datatype,
-            data,
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<usize>, A::Error> {
+            let mut shape = Vec::new();
+            while shape.len() < MAX_DIMENSIONS {
+                let Some(next) = seq.next_element()? else {
+                    return Ok(shape);
+                };
+                shape.push(next);
+            }
+            match seq.next_element::<IgnoredAny>()? {
+                None => Ok(shape),
+                Some(_) => Err(serde::de::Error::invalid_length(MAX_DIMENSIONS + 1, &self)),
+            }
         }
     }
+    deserializer.deserialize_seq(Dimensions)
+}
+
+/// Gives inputs without data theirs out of the bytes that follow the JSON, in order.
+///
+/// # Errors
+/// Sizes that do not fit the bytes, or bytes that do not fit the type, as a sentence.
+pub(crate) fn fill_from(inputs: &mut [Input], mut binary: Bytes) -> Result<(), String> {
+    for (at, input) in inputs.iter_mut().enumerate() {
+        let parameters = input.parameters.as_ref();
+        parameters.map_or(Ok(()), Parameters::refuse_shared_memory)?;
+        let size = parameters.map_or(Ok(None), Parameters::binary_data_size)?;
+        let Some(size) = size else {
+            continue;
+        };
+        if input.data.is_some() {
+            return Err(format!(
+                "/inputs/{at}: it has both data and binary_data_size"
+            ));
+        }
+        if size > binary.len() {
+            let left = binary.len();
+            return Err(format!(
+                "/inputs/{at}: binary_data_size is {size}, but only {left} bytes are left after the JSON, whose length Inference-Header-Content-Length tells"
+            ));
+        }
+        input.fill(at, &binary.split_to(size))?;
+    }
+    if !binary.is_empty() {
+        let left = binary.len();
+        return Err(format!("{left} bytes at the end belong to no input"));
+    }
+    Ok(())
+}
+
+/// Makes the one input of a model out of a request that is nothing but its bytes.
+///
+/// # Errors
+/// A model of several inputs, or bytes that are no whole number of samples, as a sentence.
+pub(crate) fn whole(bytes: &[u8], signature: &Signature) -> Result<Input, String> {
+    let [tensor] = signature.inputs.as_slice() else {
+        return Err("a request of bytes alone is for models of one input".to_owned());
+    };
+    let sample = signature.sample_shape();
+    let mut input = Input {
+        name: tensor.name.clone(),
+        shape: Vec::new(),
+        datatype: Datatype::parse(tensor.datatype.as_str())?,
+        parameters: None,
+        data: None,
+    };
+    input.fill(0, bytes)?;
+    let given = input.data.as_ref().map_or(0, |data| data.values.len());
+    let size = sample.iter().product::<usize>().max(1);
+    if !given.is_multiple_of(size) {
+        return Err(format!(
+            "{given} values are no whole number of samples of {size}"
+        ));
+    }
+    input.shape = [&[given / size], &sample[..]].concat();
+    Ok(input)
 }
 
 /// Makes a batch of the one input that models take, or of one per column of mixed kind, which
@@ -149,19 +127,19 @@ impl From<Tensor> for OipOutput {
 ///
 /// # Errors
 /// What does not fit the signature, as a sentence.
-pub(super) fn batch(
-    inputs: &[OipInput],
+pub(crate) fn batch(
+    mut inputs: Vec<Input>,
     signature: &Signature,
     encoder: Option<&TableEncoder>,
 ) -> Result<Batch, String> {
     if let Some(encoder) = encoder {
-        return columns(inputs, signature, encoder);
+        return columns(&inputs, signature, encoder);
     }
     let name = signature.inputs.first().map_or("", |t| t.name.as_str());
-    let [input] = inputs else {
+    let given = inputs.len();
+    let Some(input) = inputs.pop().filter(|_| given == 1) else {
         return Err(format!(
-            "{} inputs given, the model takes one: {name:?}",
-            inputs.len()
+            "{given} inputs given, the model takes one: {name:?}"
         ));
     };
     if input.name != name {
@@ -170,30 +148,31 @@ pub(super) fn batch(
             input.name
         ));
     }
-    if input.datatype == InputType::Bytes {
+    if input.datatype == Datatype::Bytes {
         return Err(format!("input {name:?} takes numbers, not BYTES"));
     }
-    let rows = check_shape(input, &signature.sample_shape())?;
-    check_data(0, input)?;
-    if let Some(pointer) = &input.data.null {
+    let rows = check_shape(&input, &signature.sample_shape())?;
+    check_data(0, &input)?;
+    let data = input.data.unwrap_or_default();
+    if let Some(pointer) = &data.null {
         return Err(format!(
-            "/inputs/0/data{pointer}: expected a number, got null"
+            "/inputs/0/data{pointer}: expected a number, got null or NaN"
         ));
     }
     Ok(Batch {
         rows,
-        values: input.data.values.clone(),
+        values: data.values,
     })
 }
 
 /// Makes a batch of one input per column; null, NaN in FP32, and empty text are missing values.
 fn columns(
-    inputs: &[OipInput],
+    inputs: &[Input],
     signature: &Signature,
     encoder: &TableEncoder,
 ) -> Result<Batch, String> {
     let columns = &signature.preprocessing.columns;
-    let position = |input: &OipInput| columns.iter().position(|c| c.name == input.name);
+    let position = |input: &Input| columns.iter().position(|c| c.name == input.name);
     if let Some(unknown) = inputs.iter().find(|i| position(i).is_none()) {
         return Err(format!("there is no input {:?}", unknown.name));
     }
@@ -233,27 +212,36 @@ fn columns(
     Ok(Batch { rows, values })
 }
 
-impl OipInput {
+impl Input {
+    /// Gives the input its elements from bytes.
+    pub(crate) fn fill(&mut self, at: usize, bytes: &[u8]) -> Result<(), String> {
+        let data = raw::decode(self.datatype, bytes).map_err(|e| format!("/inputs/{at}: {e}"))?;
+        self.data = Some(data);
+        Ok(())
+    }
+
     /// Returns the value of a row of an input that was checked to hold one per row.
     fn cell(&self, row: usize) -> Cell<'_> {
-        if self.datatype == InputType::Bytes {
-            return self
-                .data
-                .texts
-                .get(row)
-                .map_or(Cell::Missing, |t| Cell::Text(t));
+        let Some(data) = &self.data else {
+            return Cell::Missing;
+        };
+        if self.datatype == Datatype::Bytes {
+            return data.texts.get(row).map_or(Cell::Missing, |t| Cell::Text(t));
         }
-        match self.data.values.get(row) {
+        match data.values.get(row) {
             Some(value) if value.is_nan() => Cell::Missing,
-            Some(value) if self.datatype == InputType::Bool => Cell::Boolean(*value > 0.5),
-            Some(value) => Cell::Number(f64::from(*value)),
+            Some(value) if self.datatype == Datatype::Bool => Cell::Boolean(*value > 0.5),
+            Some(value) => {
+                let wide = data.wide.get(row).copied();
+                Cell::Number(wide.unwrap_or_else(|| shortest(*value)))
+            }
             None => Cell::Missing,
         }
     }
 }
 
 /// Returns the number of rows of an input that has the right shape.
-fn check_shape(input: &OipInput, sample: &[usize]) -> Result<usize, String> {
+fn check_shape(input: &Input, sample: &[usize]) -> Result<usize, String> {
     let (rows, rest) = input
         .shape
         .split_first()
@@ -275,10 +263,12 @@ fn check_shape(input: &OipInput, sample: &[usize]) -> Result<usize, String> {
     Ok(*rows)
 }
 
-fn check_data(position: usize, input: &OipInput) -> Result<(), String> {
-    let data = &input.data;
+fn check_data(position: usize, input: &Input) -> Result<(), String> {
     let at = |pointer: &str, detail: &str| format!("/inputs/{position}/data{pointer}: {detail}");
-    if input.datatype == InputType::Bytes {
+    let Some(data) = &input.data else {
+        return Err(at("", "the input has no data"));
+    };
+    if input.datatype == Datatype::Bytes {
         // Strings are faults among numbers; here anything else is one.
         let (got, expected) = (data.texts.len() as u64, shapes::size(&input.shape));
         if !data.values.is_empty() || got != expected {
@@ -290,7 +280,7 @@ fn check_data(position: usize, input: &OipInput) -> Result<(), String> {
     if let Some(fault) = &data.fault {
         return Err(at(&fault.pointer, &fault.detail));
     }
-    if let (Some(pointer), true) = (&data.boolean, input.datatype != InputType::Bool) {
+    if let (Some(pointer), true) = (&data.boolean, input.datatype != Datatype::Bool) {
         return Err(at(pointer, "a boolean is only for the type BOOL"));
     }
     let expected = shapes::size(&input.shape);
@@ -310,7 +300,8 @@ fn check_data(position: usize, input: &OipInput) -> Result<(), String> {
     let Some((min, max)) = input.datatype.bounds() else {
         return Ok(());
     };
-    let outside = |v: &f32| !v.is_nan() && (v.fract() != 0.0 || *v < min || *v > max);
+    let whole = input.datatype.is_whole();
+    let outside = |v: &f32| !v.is_nan() && (whole && v.fract() != 0.0 || *v < min || *v > max);
     match data.values.iter().position(outside) {
         Some(i) => Err(at(
             "",
@@ -322,15 +313,15 @@ fn check_data(position: usize, input: &OipInput) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::predict::tests::{mixed, signature};
 
     fn read(shape: &Value, datatype: &str, data: &Value) -> Result<Batch, String> {
         let input = json!({"name": "input", "shape": shape, "datatype": datatype, "data": data});
-        let input: OipInput = serde_json::from_str(&input.to_string()).unwrap();
-        batch(&[input], &signature(&[2, 2], None), None)
+        let input: Input = serde_json::from_str(&input.to_string()).unwrap();
+        batch(vec![input], &signature(&[2, 2], None), None)
     }
 
     #[test]
@@ -371,8 +362,8 @@ mod tests {
         let signed = mixed();
         let encoder = TableEncoder::new(&signed.preprocessing.columns);
         let read = |inputs: Value| {
-            let inputs: Vec<OipInput> = serde_json::from_str(&inputs.to_string()).unwrap();
-            batch(&inputs, &signed, Some(&encoder))
+            let inputs: Vec<Input> = serde_json::from_str(&inputs.to_string()).unwrap();
+            batch(inputs, &signed, Some(&encoder))
         };
         let input = |name: &str, datatype: &str, data: Value| {
             let shape = [data.as_array().unwrap().len(), 1];
@@ -406,22 +397,34 @@ mod tests {
 
     #[test]
     fn names_the_input_it_wants() {
-        let error = batch(&[], &signature(&[2], None), None).unwrap_err();
+        let error = batch(Vec::new(), &signature(&[2], None), None).unwrap_err();
         assert!(error.contains("\"input\""), "{error}");
     }
 
     #[test]
-    fn outputs_read_like_the_protocol_has_them() {
-        let values = TensorValues::Bytes(vec!["x".to_owned()]);
-        let tensor = Tensor {
-            name: "class".to_owned(),
-            shape: vec![1],
-            values,
+    fn binary_inputs_take_their_bytes_in_order() {
+        let inputs = |sizes: [usize; 2]| -> Vec<Input> {
+            let input = |size: usize| json!({"name": "input", "shape": [1, 1], "datatype": "UINT8", "parameters": {"binary_data_size": size}});
+            serde_json::from_str(&json!(sizes.map(input)).to_string()).unwrap()
         };
-        let json = serde_json::to_value(OipOutput::from(tensor)).unwrap();
-        assert_eq!(
-            json,
-            json!({"name": "class", "shape": [1], "datatype": "BYTES", "data": ["x"]})
-        );
+        let mut two = inputs([1, 2]);
+        fill_from(&mut two, Bytes::from_static(&[7, 8, 9])).unwrap();
+        assert_eq!(two[0].data.as_ref().unwrap().values, [7.0]);
+        assert_eq!(two[1].data.as_ref().unwrap().values, [8.0, 9.0]);
+        for (sizes, bytes) in [([1, 2], &[7, 8][..]), ([1, 1], &[7, 8, 9]), ([3, 0], &[])] {
+            let refused = fill_from(&mut inputs(sizes), Bytes::copy_from_slice(bytes));
+            assert!(refused.is_err(), "{sizes:?} {bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_shape_is_short_and_has_no_negative_dimension() {
+        let read = |shape: &Value| {
+            let input = json!({"name": "input", "shape": shape, "datatype": "FP32", "data": []});
+            serde_json::from_str::<Input>(&input.to_string()).is_ok()
+        };
+        assert!(read(&json!([1, 2, 3, 4, 5, 6, 7, 8])));
+        assert!(!read(&json!([1, 2, 3, 4, 5, 6, 7, 8, 9])));
+        assert!(!read(&json!([-1, 4])));
     }
 }
