@@ -27,8 +27,11 @@ async fn deployed(world: &World) -> ReplicaAddress {
 }
 
 async fn address(world: &World) -> ReplicaAddress {
-    let mut routes = world.store.routes().await.unwrap();
-    routes.remove(0).2.variants.remove(0).replicas.remove(0)
+    let (_, _, route) = world.store.routes().await.unwrap().remove(0);
+    let serving = route.generation;
+    let mut variants = route.variants.into_iter();
+    let variant = variants.find(|v| v.generation == serving);
+    variant.unwrap().replicas.remove(0)
 }
 
 fn batch() -> Batch {
