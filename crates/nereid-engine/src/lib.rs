@@ -15,6 +15,7 @@ mod device;
 mod guard;
 mod model;
 mod network;
+mod onnx;
 mod outputs;
 mod preprocessing;
 mod random;

@@ -30,10 +30,16 @@ use nereid_core::spec::{layers::Activation, network::Source};
 pub(crate) use activation::Act;
 pub(crate) use adapters::Adaptation;
 use adapters::Adapter;
-use functions::Function;
+pub(crate) use attention::{Attention, Projection};
+pub(crate) use convolution::{POINT, kept};
+pub(crate) use functions::Function;
 pub(crate) use kernels::change;
-pub(crate) use layers::Node;
+pub(crate) use layers::{Kind, Node};
+pub(crate) use merge::Join;
 pub(crate) use parameters::{Parameter, flat, host};
+pub(crate) use recurrent::{Bidirectional, Cell, Recurrent};
+pub(crate) use resize::mixture;
+pub(crate) use window::Window;
 
 /// A graph of layers with its weights.
 #[derive(Debug, Clone)]
