@@ -114,6 +114,18 @@ impl Network {
         self.forward(&weights, input, Ending::Whole, &mut Mode::Inference)
     }
 
+    /// Runs a batch of preprocessed samples and shows what each layer takes.
+    pub(crate) fn observe(&self, input: Tensor<2>, each: &mut dyn FnMut(&Node, &[Act])) {
+        let weights: Vec<_> = self.parameters.iter().map(|p| p.value.clone()).collect();
+        let mut acts = Acts::new(self, Act::new(input, self.input.clone()));
+        for (i, node) in self.nodes.iter().enumerate() {
+            let inputs: Vec<_> = node.sources.iter().map(|&s| acts.take(s)).collect();
+            each(node, &inputs);
+            let act = node.run(inputs, i, &weights, &mut Mode::Inference, node.activation);
+            acts.put(act);
+        }
+    }
+
     /// Runs a batch with the given weights, in the order of `parameters`.
     pub(crate) fn forward(
         &self,

@@ -21,7 +21,6 @@ use nereid_core::{
 use prost::Message;
 
 use crate::{
-    artifact::Artifact,
     network::{Network, Node},
     outputs::Head,
     tensors_file::TensorsFile,
@@ -47,14 +46,17 @@ pub(crate) enum Dialect {
     Tract,
 }
 
-/// What a graph includes beside the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Options {
+/// What is to be written, for whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Export<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) weights: &'a TensorsFile,
     pub(crate) dialect: Dialect,
-    /// Whether raw features go in: missing ones imputed, all scaled.
-    pub(crate) preprocessing: bool,
-    /// Whether probabilities come out, where the network yields logits.
-    pub(crate) head: bool,
+    /// Given if raw features go in: missing ones are imputed, all scaled.
+    pub(crate) preprocessing: Option<&'a Preprocessing>,
+    /// Given if probabilities come out, where the network yields logits, and samples as they are
+    /// raw; with the preprocessing that is undone for that.
+    pub(crate) head: Option<(Head, &'a Preprocessing)>,
 }
 
 /// What of a network cannot be written as ONNX.
@@ -69,59 +71,67 @@ struct Layers<'a> {
     dialect: Dialect,
 }
 
-/// Writes a model.
-///
-/// # Errors
-/// [`EngineError::InvalidInput`] names what cannot be written.
-pub(crate) fn export(artifact: &Artifact, options: Options) -> Result<Vec<u8>, EngineError> {
-    Ok(model(artifact, options)?.encode_to_vec())
-}
-
-/// Builds a model's messages.
-pub(crate) fn model(artifact: &Artifact, options: Options) -> Result<ModelProto, EngineError> {
-    let plan = artifact.document.plan()?;
-    let network = Network::blank(&plan, &Device::flex());
-    for parameter in &network.parameters {
-        let found = artifact.weights.tensors.get(&parameter.name);
-        if found.is_none_or(|(shape, _)| *shape != parameter.shape) {
-            let name = &parameter.name;
-            let detail = format!("tensor {name:?} is missing or has another shape");
-            return Err(EngineError::InvalidInput(detail));
+impl<'a> Export<'a> {
+    /// The network alone, between preprocessing and head.
+    pub(crate) fn network(plan: &'a Plan, weights: &'a TensorsFile, dialect: Dialect) -> Self {
+        Self {
+            plan,
+            weights,
+            dialect,
+            preprocessing: None,
+            head: None,
         }
     }
-    let layers = Layers {
-        graph: Graph::default(),
-        network: &network,
-        weights: &artifact.weights,
-        dialect: options.dialect,
-    };
-    let graph = layers
-        .emit(&plan, artifact, options)
-        .map_err(|Unsupported(what)| {
+
+    /// Writes the model.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidInput`] names what cannot be written.
+    pub(crate) fn bytes(self) -> Result<Vec<u8>, EngineError> {
+        Ok(self.message()?.encode_to_vec())
+    }
+
+    /// Builds the model's message.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`].
+    pub(crate) fn message(self) -> Result<ModelProto, EngineError> {
+        let network = Network::blank(self.plan, &Device::flex());
+        for parameter in &network.parameters {
+            let found = self.weights.tensors.get(&parameter.name);
+            if found.is_none_or(|(shape, _)| *shape != parameter.shape) {
+                let name = &parameter.name;
+                let detail = format!("tensor {name:?} is missing or has another shape");
+                return Err(EngineError::InvalidInput(detail));
+            }
+        }
+        let layers = Layers {
+            graph: Graph::default(),
+            network: &network,
+            weights: self.weights,
+            dialect: self.dialect,
+        };
+        let graph = layers.emit(self).map_err(|Unsupported(what)| {
             EngineError::InvalidInput(format!("this cannot be written as ONNX: {what}"))
         })?;
-    Ok(ModelProto {
-        ir_version: IR_VERSION,
-        producer_name: "nereid".to_owned(),
-        producer_version: env!("CARGO_PKG_VERSION").to_owned(),
-        graph: Some(graph),
-        opset_import: vec![OperatorSetIdProto {
-            domain: String::new(),
-            version: OPSET,
-        }],
-    })
+        Ok(ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: "nereid".to_owned(),
+            producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+            graph: Some(graph),
+            opset_import: vec![OperatorSetIdProto {
+                domain: String::new(),
+                version: OPSET,
+            }],
+        })
+    }
 }
 
 impl Layers<'_> {
-    fn emit(
-        mut self,
-        plan: &Plan,
-        artifact: &Artifact,
-        options: Options,
-    ) -> Result<proto::GraphProto, Unsupported> {
+    fn emit(mut self, export: Export<'_>) -> Result<proto::GraphProto, Unsupported> {
+        let plan = export.plan;
         let mut input = Value::last(INPUT.to_owned(), plan.input.clone());
-        let preprocessing = &artifact.document.signature.preprocessing;
-        if options.preprocessing {
+        if let Some(preprocessing) = export.preprocessing {
             input = self.preprocess(&input, preprocessing);
         }
         let mut values = vec![input];
@@ -142,8 +152,8 @@ impl Layers<'_> {
         let result = self.graph.to_last(&result);
         let mut width = result.size();
         let mut name = self.graph.reshape(&result.name, &[width]);
-        if options.head {
-            (name, width) = self.head(name, width, artifact.document.head, preprocessing);
+        if let Some((head, scaling)) = export.head {
+            (name, width) = self.head(name, width, head, scaling);
         }
         let graph = self.graph;
         Ok(graph.finish((INPUT, &plan.input), &name, (OUTPUT, &[width])))
@@ -170,7 +180,9 @@ impl Layers<'_> {
         if !by.impute.is_empty() {
             let missing = self.graph.node("IsNaN", &[&name], vec![]);
             let instead = self.graph.floats(&[by.impute.len()], &by.impute);
-            name = self.graph.node("Where", &[&missing, &instead, &name], vec![]);
+            name = self
+                .graph
+                .node("Where", &[&missing, &instead, &name], vec![]);
         }
         if by.offset.iter().any(|&o| o != 0.0) {
             let offset = self.graph.floats(&[by.offset.len()], &by.offset);

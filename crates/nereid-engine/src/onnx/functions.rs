@@ -20,9 +20,11 @@ impl Graph {
                 self.node("Softmax", &[x], vec![int_attribute("axis", axis)])
             }
             Function::Named(activation) => self.named(x, activation),
-            Function::LeakyRelu(slope) => {
-                self.node("LeakyRelu", &[x], vec![float_attribute("alpha", single(slope))])
-            }
+            Function::LeakyRelu(slope) => self.node(
+                "LeakyRelu",
+                &[x],
+                vec![float_attribute("alpha", single(slope))],
+            ),
             Function::Elu(alpha) => {
                 self.node("Elu", &[x], vec![float_attribute("alpha", single(alpha))])
             }
@@ -138,7 +140,10 @@ impl Graph {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "networks compute in 32 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "networks compute in 32 bits"
+)]
 pub(super) fn single(n: f64) -> f32 {
     n as f32
 }

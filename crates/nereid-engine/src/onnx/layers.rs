@@ -3,7 +3,7 @@
 use super::{
     Layers, Unsupported,
     functions::single,
-    graph::{Value, dims, int, int_attribute, ints, float_attribute},
+    graph::{Value, dims, float_attribute, int, int_attribute, ints},
     proto::INT64,
 };
 use crate::network::{Join, Kind, Node};

@@ -89,7 +89,11 @@ impl Layers<'_> {
         };
         let mut attributes = self.functions(node, &names)?;
         attributes.push(int_attribute("hidden_size", int(units)));
-        let direction = if layer.backwards { "reverse" } else { "forward" };
+        let direction = if layer.backwards {
+            "reverse"
+        } else {
+            "forward"
+        };
         attributes.push(text("direction", direction));
         if let Cell::Gru(_, after) = layer.cell {
             attributes.push(int_attribute("linear_before_reset", i64::from(after)));

@@ -56,8 +56,7 @@ impl Layers<'_> {
             } => {
                 let channels = value.channels();
                 let between = self.convolve(node, value, (window, *depthwise, channels), None);
-                let shape = [between.shape.clone()].concat();
-                let mut between = Value::planes(between.name, shape);
+                let mut between = between;
                 if let Some(last) = between.shape.last_mut() {
                     *last = channels * multiplier;
                 }
