@@ -9,7 +9,7 @@ mod layers;
 pub(crate) mod proto;
 mod recurrent;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod windows;
 
 use burn::tensor::Device;

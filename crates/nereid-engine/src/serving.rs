@@ -7,6 +7,8 @@ mod machine;
 mod optimise;
 mod probe;
 mod runtimes;
+#[cfg(test)]
+mod tests;
 mod weights;
 
 use std::{path::Path, sync::Arc};

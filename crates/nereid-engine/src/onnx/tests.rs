@@ -159,7 +159,7 @@ fn samples() -> Vec<Sample> {
                 {"type": "Reshape", "name": "one", "target_shape": [1, 1, 2]},
                 {"type": "Conv2D", "name": "planes", "filters": 2, "kernel_size": 1, "inputs": ["input"]},
                 {"type": "Multiply", "inputs": ["planes", "one"]},
-                {"type": "Average", "inputs": ["planes", "planes", "input"]}
+                {"type": "Average", "inputs": ["planes", "multiply", "input"]}
             ]),
         ),
         (

@@ -13,9 +13,9 @@ use nereid_core::{
         CheckpointRef, Claim, Fence, Job, JobKind, JobRequest, JobSpec, NewJob, Published,
         TerminationReason,
     },
-    validation::Violations,
     models::{Manifest, OptimisationReport, Runtime, ServingArtifact},
     spec::{DeploySpec, WeightFormat},
+    validation::Violations,
     workers::{DeviceKind, NewWorker},
 };
 use nereid_local::ManagedPostgres;
