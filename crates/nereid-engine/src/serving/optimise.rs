@@ -234,7 +234,7 @@ impl<'a> Work<'a> {
 
     /// Prepares a runtime, or says why it is none for this model.
     fn candidate(&self, runtime: Runtime) -> Result<Result<Model, String>, EngineError> {
-        if runtimes::may_abort(runtime) && self.settings.probe.is_some() {
+        if self.settings.probe.is_some() {
             // The process reads what would be published.
             self.artifact.write(self.output)?;
             let tried = probe::check(self.output, runtime, self.settings);

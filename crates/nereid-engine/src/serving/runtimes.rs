@@ -54,7 +54,10 @@ pub(crate) fn prepare(
     })
 }
 
-/// A runtime that may take the whole process down with it.
+/// A runtime that may take the whole process down with it, on one machine and not on another.
+///
+/// tract is part of this program: what it does with a network, even that it optimises it for ever,
+/// was found when the artifact was made.
 pub(crate) fn may_abort(runtime: Runtime) -> bool {
     runtime == Runtime::Onnxruntime
 }
