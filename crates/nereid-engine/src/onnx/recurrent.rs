@@ -9,7 +9,7 @@ use super::{
 };
 use crate::network::{Attention, Bidirectional, Cell, Function, Node, Projection, Recurrent};
 
-/// What is wanted of a recurrent layer: all steps as they stand in time, or the last state.
+/// What a recurrent layer gives: the states of all steps, and the last one.
 type Outputs = [String; 2];
 
 impl Layers<'_> {
@@ -24,16 +24,7 @@ impl Layers<'_> {
         if !layer.sequences {
             return Ok(Value::last(last, node.output.clone()));
         }
-        // Keras gives states in the order in which they came about.
-        let name = if layer.backwards {
-            let turned: Vec<i64> = (0..x.shape[0]).rev().map(int).collect();
-            let turned = self.graph.integers(&turned);
-            let axis = vec![int_attribute("axis", 1)];
-            self.graph.node("Gather", &[&steps, &turned], axis)
-        } else {
-            steps
-        };
-        Ok(Value::last(name, node.output.clone()))
+        Ok(Value::last(steps, node.output.clone()))
     }
 
     pub(super) fn bidirectional(
@@ -48,11 +39,9 @@ impl Layers<'_> {
             let [steps, last] = self.run(node, &x, direction)?;
             parts.push(if direction.sequences { steps } else { last });
         }
-        if layer.forward.sequences && layer.forward.backwards {
-            return Err(Unsupported(format!(
-                "layer {}, which goes backwards first",
-                node.name
-            )));
+        if layer.backward.sequences {
+            // Outputs stand by the steps that they belong to.
+            parts[1] = self.reversed(&parts[1], x.shape[0]);
         }
         let pair = [parts[0].as_str(), parts[1].as_str()];
         let name = match layer.merge {
@@ -71,7 +60,18 @@ impl Layers<'_> {
         Ok(Value::last(name, node.output.clone()))
     }
 
-    /// Runs one direction.
+    /// Puts steps into the opposite order.
+    fn reversed(&mut self, x: &str, steps: usize) -> String {
+        let turned: Vec<i64> = (0..steps).rev().map(int).collect();
+        let turned = self.graph.integers(&turned);
+        let axis = vec![int_attribute("axis", 1)];
+        self.graph.node("Gather", &[x, &turned], axis)
+    }
+
+    /// Runs one direction; steps come in the order in which they are taken.
+    ///
+    /// Turning the input and not the operator is what all runtimes agree on: tract 0.23 gives the
+    /// steps of `direction: reverse` in the opposite order.
     fn run(&mut self, node: &Node, x: &Value, layer: &Recurrent) -> Result<Outputs, Unsupported> {
         let (channels, units) = (x.channels(), layer.units);
         let (op, order, gate): (_, &[usize], _) = match layer.cell {
@@ -89,12 +89,7 @@ impl Layers<'_> {
         };
         let mut attributes = self.functions(node, &names)?;
         attributes.push(int_attribute("hidden_size", int(units)));
-        let direction = if layer.backwards {
-            "reverse"
-        } else {
-            "forward"
-        };
-        attributes.push(text("direction", direction));
+        attributes.push(text("direction", "forward"));
         if let Cell::Gru(_, after) = layer.cell {
             attributes.push(int_attribute("linear_before_reset", i64::from(after)));
         }
@@ -106,7 +101,12 @@ impl Layers<'_> {
         let inner = self.graph.floats(&[1, rows, units], &inner);
         let bias = self.graph.floats(&[1, 2 * rows], &bias);
         let zeros = self.zeros(x, units);
-        let time = self.graph.transpose(&x.name, &[1, 0, 2]);
+        let given = if layer.backwards {
+            self.reversed(&x.name, x.shape[0])
+        } else {
+            x.name.clone()
+        };
+        let time = self.graph.transpose(&given, &[1, 0, 2]);
         let mut inputs = vec![&*time, &*kernel, &*inner, &*bias, "", &*zeros];
         if op == "LSTM" {
             inputs.push(&zeros);

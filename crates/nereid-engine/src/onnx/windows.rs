@@ -1,8 +1,8 @@
 //! Convolutions, pools and planes made larger.
 
 use super::{
-    Layers,
-    graph::{Value, dims, int, int_attribute, ints},
+    Dialect, Layers,
+    graph::{Value, dims, int, int_attribute, ints, text},
 };
 use crate::network::{Kind, Node, POINT, Window, kept, mixture};
 
@@ -96,7 +96,15 @@ impl Layers<'_> {
         (window, kernel, groups): (&Window, usize, usize),
         bias: Option<Vec<f32>>,
     ) -> Value {
-        let x = self.graph.to_planes(value);
+        let mut x = self.graph.to_planes(value);
+        let mut stride = window.stride;
+        let borders = window.pads(plane(&x));
+        // tract 0.23 refuses strides of windows of one position, which leave values out.
+        if self.dialect == Dialect::Tract && window.size == [1, 1] && stride != [1, 1] {
+            x = self.pool(node, &x, window, "MaxPool");
+            x.shape = [&node.output[..node.output.len() - 1], &[value.channels()]].concat();
+            stride = [1, 1];
+        }
         let values = self.weight(kernel).1;
         let [h, w] = window.size;
         let inputs = x.channels() / groups;
@@ -111,9 +119,9 @@ impl Layers<'_> {
         let given: Vec<_> = given.iter().map(String::as_str).collect();
         let attributes = vec![
             ints("kernel_shape", &dims(&spatial(&x, window.size))),
-            ints("strides", &dims(&spatial(&x, window.stride))),
+            ints("strides", &dims(&spatial(&x, stride))),
             ints("dilations", &dims(&spatial(&x, window.dilation))),
-            ints("pads", &pads(&x, window.pads(plane(&x)))),
+            ints("pads", &pads(&x, borders)),
             int_attribute("group", int(groups)),
         ];
         let name = self.graph.node("Conv", &given, attributes);
@@ -176,15 +184,18 @@ impl Layers<'_> {
         Value::last(name, node.output.clone())
     }
 
-    /// Repeats values by axes of their own.
     fn nearest(&mut self, node: &Node, value: &Value, [rows, columns]: [usize; 2]) -> Value {
         let x = self.graph.to_planes(value);
-        let ([h, w], c) = (plane(&x), x.channels());
-        let apart = self.graph.reshape(&x.name, &[c, h, 1, w, 1]);
-        let factors = [1, 1, 1, int(rows), 1, int(columns)];
-        let factors = self.graph.integers(&factors);
-        let repeated = self.graph.node("Tile", &[&apart, &factors], vec![]);
-        let name = self.graph.reshape(&repeated, &[c, h * rows, w * columns]);
+        #[expect(clippy::cast_precision_loss, reason = "factors are small")]
+        let factors = [1.0, 1.0, rows as f32, columns as f32];
+        let factors = self.graph.floats(&[4], &factors);
+        let attributes = vec![
+            text("mode", "nearest"),
+            text("coordinate_transformation_mode", "asymmetric"),
+            text("nearest_mode", "floor"),
+        ];
+        let given = [x.name.as_str(), "", &factors];
+        let name = self.graph.node("Resize", &given, attributes);
         Value::planes(name, node.output.clone())
     }
 
