@@ -149,7 +149,7 @@ impl Layers<'_> {
             values.push(value);
         }
         let result = values.pop().unwrap_or_else(|| values[0].clone());
-        let result = self.graph.to_last(&result);
+        let result = self.graph.last_of(&result);
         let mut width = result.size();
         let mut name = self.graph.reshape(&result.name, &[width]);
         if let Some((head, scaling)) = export.head {
@@ -211,12 +211,11 @@ impl Layers<'_> {
             }
         };
         match head {
-            Head::Value => (raw, width),
             Head::Classes { from_logits: true } => {
                 let axis = vec![int_attribute("axis", 1)];
                 (self.graph.node("Softmax", &[&raw], axis), width)
             }
-            Head::Classes { from_logits: false } => (raw, width),
+            Head::Value | Head::Classes { from_logits: false } => (raw, width),
             Head::Labels { from_logits } => (logistic(self, raw, from_logits), width),
             Head::Binary { from_logits } => {
                 let p = logistic(self, raw, from_logits);

@@ -152,7 +152,7 @@ impl Graph {
     }
 
     /// Puts channels first; a value that was turned before is not turned again.
-    pub(super) fn to_planes(&mut self, value: &Value) -> Value {
+    pub(super) fn planes_of(&mut self, value: &Value) -> Value {
         if value.planar || !value.has_planes() {
             return value.clone();
         }
@@ -168,7 +168,7 @@ impl Graph {
     }
 
     /// Puts channels last.
-    pub(super) fn to_last(&mut self, value: &Value) -> Value {
+    pub(super) fn last_of(&mut self, value: &Value) -> Value {
         if !value.planar {
             return value.clone();
         }

@@ -15,12 +15,12 @@ impl Layers<'_> {
         Ok(match &node.kind {
             Kind::Dense { kernel, bias, .. } => self.dense(value, *kernel, *bias),
             Kind::Reshape => {
-                let x = self.graph.to_last(value);
+                let x = self.graph.last_of(value);
                 let name = self.graph.reshape(&x.name, &node.output);
                 Value::last(name, node.output.clone())
             }
             Kind::Repeat(steps) => {
-                let x = self.graph.to_last(value);
+                let x = self.graph.last_of(value);
                 let one = self.graph.reshape(&x.name, &[1, x.size()]);
                 let times = self.graph.integers(&[1, int(*steps), 1]);
                 let name = self.graph.node("Tile", &[&one, &times], vec![]);
@@ -57,7 +57,7 @@ impl Layers<'_> {
     }
 
     fn dense(&mut self, value: &Value, kernel: usize, bias: Option<usize>) -> Value {
-        let x = self.graph.to_last(value);
+        let x = self.graph.last_of(value);
         let values = self.weight(kernel).1;
         let (inputs, mut shape) = (x.channels(), x.shape.clone());
         let units = values.len() / inputs.max(1);
@@ -112,7 +112,7 @@ impl Layers<'_> {
     }
 
     fn layer_norm(&mut self, value: &Value, weights: [usize; 2], epsilon: f64) -> Value {
-        let x = self.graph.to_last(value);
+        let x = self.graph.last_of(value);
         let [gamma, beta] = weights.map(|w| self.weight(w).1);
         let (gamma, beta) = (self.channels(&x, &gamma), self.channels(&x, &beta));
         let attributes = vec![
@@ -126,7 +126,7 @@ impl Layers<'_> {
     }
 
     fn rms_norm(&mut self, value: &Value, scale: usize, epsilon: f64) -> Value {
-        let x = self.graph.to_last(value);
+        let x = self.graph.last_of(value);
         let scale = self.weight(scale).1;
         let scale = self.channels(&x, &scale);
         let axis = x.shape.len();
@@ -136,8 +136,8 @@ impl Layers<'_> {
     }
 
     fn mean(&mut self, x: &str, axis: usize) -> String {
-        let axes = vec![ints("axes", &[int(axis)]), int_attribute("keepdims", 1)];
-        self.graph.node("ReduceMean", &[x], axes)
+        let over = vec![ints("axes", &[int(axis)]), int_attribute("keepdims", 1)];
+        self.graph.node("ReduceMean", &[x], over)
     }
 
     fn root_mean_square(&mut self, x: &str, axis: usize, epsilon: f64) -> String {
@@ -164,7 +164,7 @@ impl Layers<'_> {
             let name = self.graph.reshape(&value.name, &[positions, c]);
             Value::last(name, vec![positions, c])
         };
-        let x = self.graph.to_planes(&steps);
+        let x = self.graph.planes_of(&steps);
         let apart = [groups, value.size() / groups];
         let grouped = self.graph.reshape(&x.name, &apart);
         let mean = self.mean(&grouped, 2);
@@ -179,13 +179,13 @@ impl Layers<'_> {
         if value.has_planes() {
             return shifted;
         }
-        let last = self.graph.to_last(&shifted);
+        let last = self.graph.last_of(&shifted);
         let name = self.graph.reshape(&last.name, &value.shape);
         Value::last(name, value.shape.clone())
     }
 
     fn slopes(&mut self, value: &Value, alpha: usize, shape: &[usize]) -> Value {
-        let x = self.graph.to_last(value);
+        let x = self.graph.last_of(value);
         let values = self.weight(alpha).1;
         let alpha = self.graph.floats(shape, &values);
         let above = self.graph.node("Relu", &[&x.name], vec![]);
@@ -196,7 +196,7 @@ impl Layers<'_> {
     }
 
     fn positions(&mut self, value: &Value, table: usize) -> Value {
-        let x = self.graph.to_last(value);
+        let x = self.graph.last_of(value);
         let values = self.weight(table).1;
         let shape = [&[1], x.shape.as_slice()].concat();
         let rows = self.graph.floats(&shape, &values[..x.size()]);
@@ -209,9 +209,9 @@ impl Layers<'_> {
         let planar = inputs.iter().any(|v| v.planar);
         let turn = |v: &Value| {
             if planar {
-                self.graph.to_planes(v)
+                self.graph.planes_of(v)
             } else {
-                self.graph.to_last(v)
+                self.graph.last_of(v)
             }
         };
         inputs.iter().map(turn).collect()

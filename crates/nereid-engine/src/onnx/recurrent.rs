@@ -19,7 +19,7 @@ impl Layers<'_> {
         value: &Value,
         layer: &Recurrent,
     ) -> Result<Value, Unsupported> {
-        let x = self.graph.to_last(value);
+        let x = self.graph.last_of(value);
         let [steps, last] = self.run(node, &x, layer)?;
         if !layer.sequences {
             return Ok(Value::last(last, node.output.clone()));
@@ -33,7 +33,7 @@ impl Layers<'_> {
         value: &Value,
         layer: &Bidirectional,
     ) -> Result<Value, Unsupported> {
-        let x = self.graph.to_last(value);
+        let x = self.graph.last_of(value);
         let mut parts = Vec::new();
         for direction in [&layer.forward, &layer.backward] {
             let [steps, last] = self.run(node, &x, direction)?;
@@ -196,10 +196,10 @@ impl Layers<'_> {
 
     /// Attends with a query to keys and values.
     pub(super) fn attention(&mut self, inputs: &[Value], by: &Attention) -> Value {
-        let query = self.graph.to_last(&inputs[0]);
+        let query = self.graph.last_of(&inputs[0]);
         let value = inputs.get(1).unwrap_or(&inputs[0]).clone();
         let key = inputs.get(2).unwrap_or(&value).clone();
-        let (value, key) = (self.graph.to_last(&value), self.graph.to_last(&key));
+        let (value, key) = (self.graph.last_of(&value), self.graph.last_of(&key));
         let (steps, keys) = (query.shape[0], key.shape[0]);
         let q = self.linear(&query.name, by.query, query.channels());
         let k = self.linear(&key.name, by.key, key.channels());

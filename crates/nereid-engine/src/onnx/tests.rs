@@ -66,7 +66,9 @@ impl Sample {
             let n = weight.shape.iter().product();
             let mut values = wave(n, k + 5);
             if weight.role == "moving_variance" {
-                values.iter_mut().for_each(|v| *v = v.abs() + 0.5);
+                for v in &mut values {
+                    *v = v.abs() + 0.5;
+                }
             }
             let name = format!("{}/{}", layer.name, weight.role);
             weights.push(name, weight.shape.clone(), values);

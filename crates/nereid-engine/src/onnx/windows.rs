@@ -74,7 +74,7 @@ impl Layers<'_> {
             Kind::GlobalAverage => self.global(node, value, "GlobalAveragePool"),
             Kind::GlobalMaximum => self.global(node, value, "GlobalMaxPool"),
             Kind::ZeroPad([rows, columns]) => {
-                let x = self.graph.to_planes(value);
+                let x = self.graph.planes_of(value);
                 let amounts = [
                     0, 0, rows[0], columns[0], //
                     0, 0, rows[1], columns[1],
@@ -96,7 +96,7 @@ impl Layers<'_> {
         (window, kernel, groups): (&Window, usize, usize),
         bias: Option<Vec<f32>>,
     ) -> Value {
-        let mut x = self.graph.to_planes(value);
+        let mut x = self.graph.planes_of(value);
         let mut stride = window.stride;
         let borders = window.pads(plane(&x));
         // tract 0.23 refuses strides of windows of one position, which leave values out.
@@ -135,7 +135,7 @@ impl Layers<'_> {
         window: &Window,
         (kernel, bias, filters): (usize, Option<usize>, usize),
     ) -> Value {
-        let x = self.graph.to_planes(value);
+        let x = self.graph.planes_of(value);
         let values = self.weight(kernel).1;
         let ([h, w], inputs) = (window.size, x.channels());
         let values = turned(&values, [h * w, filters, inputs]);
@@ -167,7 +167,7 @@ impl Layers<'_> {
     }
 
     fn pool(&mut self, node: &Node, value: &Value, window: &Window, op: &str) -> Value {
-        let x = self.graph.to_planes(value);
+        let x = self.graph.planes_of(value);
         let attributes = vec![
             ints("kernel_shape", &dims(&spatial(&x, window.size))),
             ints("strides", &dims(&spatial(&x, window.stride))),
@@ -178,14 +178,14 @@ impl Layers<'_> {
     }
 
     fn global(&mut self, node: &Node, value: &Value, op: &str) -> Value {
-        let x = self.graph.to_planes(value);
+        let x = self.graph.planes_of(value);
         let pooled = self.graph.node(op, &[&x.name], vec![]);
         let name = self.graph.reshape(&pooled, &node.output);
         Value::last(name, node.output.clone())
     }
 
     fn nearest(&mut self, node: &Node, value: &Value, [rows, columns]: [usize; 2]) -> Value {
-        let x = self.graph.to_planes(value);
+        let x = self.graph.planes_of(value);
         #[expect(clippy::cast_precision_loss, reason = "factors are small")]
         let factors = [1.0, 1.0, rows as f32, columns as f32];
         let factors = self.graph.floats(&[4], &factors);
@@ -201,7 +201,7 @@ impl Layers<'_> {
 
     /// Mixes rows and columns by constant shares.
     fn bilinear(&mut self, node: &Node, value: &Value, [rows, columns]: [usize; 2]) -> Value {
-        let x = self.graph.to_planes(value);
+        let x = self.graph.planes_of(value);
         let [h, w] = plane(&x);
         let down = self.graph.floats(&[h * rows, h], &mixture(h, rows));
         let shares = mixture(w, columns);

@@ -17,7 +17,7 @@ use super::{
     judge::{Judge, Verdict},
     latency,
     machine::machine,
-    probe, runtimes, weights,
+    probe, weights,
 };
 use crate::{
     artifact::{Artifact, Evaluation},
@@ -123,7 +123,7 @@ impl<'a> Work<'a> {
         self.attempt("fold_batch_normalization", done, exact, monitor)?;
         let (name, done) = match self.goal.weights {
             WeightFormat::Float32 => return Ok(()),
-            WeightFormat::Float16 => ("float16_weights", weights::halves(&self.artifact)?),
+            WeightFormat::Float16 => ("float16_weights", weights::halves(&self.artifact)),
             WeightFormat::Int8 => {
                 let done = weights::integers(&self.artifact, &self.calibration)?;
                 ("int8_weights", done)

@@ -56,13 +56,12 @@ pub(super) fn check(
     let key = (folder.to_owned(), runtime, settings.onnxruntime.clone());
     let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = known().as_ref().and_then(|k| k.get(&key).cloned());
-    let found = match before {
-        Some(found) => found,
-        None => {
-            let found = probe.run(folder, runtime, settings);
-            known().get_or_insert_default().insert(key, found.clone());
-            found
-        }
+    let found = if let Some(found) = before {
+        found
+    } else {
+        let found = probe.run(folder, runtime, settings);
+        known().get_or_insert_default().insert(key, found.clone());
+        found
     };
     found.map_err(EngineError::Crashed)
 }

@@ -45,7 +45,7 @@ fn is_kernel(name: &str) -> bool {
 }
 
 /// Rounds weights to 16-bit floats.
-pub(super) fn halves(artifact: &Artifact) -> Result<Rewrite, EngineError> {
+pub(super) fn halves(artifact: &Artifact) -> Rewrite {
     let mut artifact = artifact.clone();
     let names: Vec<_> = artifact.weights.tensors.keys().cloned().collect();
     let mut packed = 0;
@@ -57,15 +57,15 @@ pub(super) fn halves(artifact: &Artifact) -> Result<Rewrite, EngineError> {
             *v = half::f16::from_f32(*v).to_f32();
         }
         if values.iter().any(|v| !v.is_finite()) {
-            return Ok(Rewrite {
+            return Rewrite {
                 artifact: None,
                 detail: format!("{name} holds values beyond the range of 16-bit floats"),
-            });
+            };
         }
         artifact.weights.packed.insert(name, Packing::Half);
         packed += 1;
     }
-    Ok(done(artifact, packed, "16-bit floats"))
+    done(artifact, packed, "16-bit floats")
 }
 
 /// Rounds weights to 8-bit integers.
@@ -141,12 +141,13 @@ fn scales_shape(layer: &Layer, role: &str, shape: &[usize]) -> Vec<usize> {
 fn input_axis(layer: &Layer, role: &str, shape: &[usize]) -> Option<usize> {
     let last = shape.len().checked_sub(1)?;
     match (layer, role) {
-        (Layer::Dense(_), "kernel") => Some(0),
         (Layer::Conv1D(l), "kernel") if l.groups == 1 => Some(last - 1),
         (Layer::Conv2D(l), "kernel") if l.groups == 1 => Some(last - 1),
         (Layer::DepthwiseConv2D(_), _) | (_, "depthwise_kernel") => Some(last - 1),
         (Layer::Conv2DTranspose(_), _) => Some(last),
-        (Layer::LSTM(_) | Layer::GRU(_) | Layer::SimpleRNN(_), "kernel") => Some(0),
+        (Layer::Dense(_) | Layer::LSTM(_) | Layer::GRU(_) | Layer::SimpleRNN(_), "kernel") => {
+            Some(0)
+        }
         _ => None,
     }
 }

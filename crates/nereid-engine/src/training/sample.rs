@@ -67,7 +67,7 @@ fn spread(part: &Part, samples: &Samples, most: usize) -> Vec<u32> {
     let step = if samples.is_streamed() {
         1
     } else {
-        (part.rows.len() as usize).div_ceil(most).max(1)
+        part.rows.len().div_ceil(most).max(1)
     };
     part.rows.iter().step_by(step).take(most).collect()
 }

@@ -65,9 +65,9 @@ mod tests {
 
     #[test]
     fn what_failed_is_made_anew_and_what_worked_is_kept() {
-        let (slots, made) = (Slots::<u32>::new(), AtomicUsize::new(0));
+        let (slots, fillings) = (Slots::<u32>::new(), AtomicUsize::new(0));
         let make = || {
-            made.fetch_add(1, Ordering::Relaxed);
+            fillings.fetch_add(1, Ordering::Relaxed);
             Ok(0)
         };
         let count = |n: &mut u32| {
@@ -79,6 +79,6 @@ mod tests {
         let fail = |_: &mut u32| Err::<(), _>(EngineError::Stopped);
         slots.with(make, fail).unwrap_err();
         assert_eq!(slots.with(make, count).unwrap(), 1);
-        assert_eq!(made.load(Ordering::Relaxed), 2);
+        assert_eq!(fillings.load(Ordering::Relaxed), 2);
     }
 }
