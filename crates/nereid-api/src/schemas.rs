@@ -18,11 +18,11 @@ use nereid_core::{
     autoscaling::Autoscaling,
     batching::Batching,
     datasets::{DatasetFormat, FileRole, FileUris, TargetKind, columns::ColumnSpec},
-    models::Alias,
+    models::{Alias, Runtime},
     rollouts::Rollout,
     spec::{
         Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Task, Tolerance,
-        TrainSpec,
+        TrainSpec, WeightFormat,
     },
     workers::DeviceKind,
 };
@@ -189,6 +189,12 @@ pub(crate) struct SubmitDeploySpec {
     /// How traffic goes over to the version.
     #[serde(default)]
     rollout: Rollout,
+    /// In what form weights are stored.
+    #[serde(default)]
+    weights: WeightFormat,
+    /// What computes the model; the fastest on the worker that deploys it unless given.
+    #[serde(default)]
+    runtime: Option<Runtime>,
 }
 
 /// A training of the model that the path names.
@@ -270,6 +276,12 @@ pub(crate) struct DeployModel {
     /// Sends a request that is not answered after so many microseconds to a second replica, too.
     #[schema(value_type = u32, required = false, minimum = 1, maximum = 60_000_000)]
     hedge_after_us: Option<u32>,
+    /// In what form weights are stored.
+    #[serde(default)]
+    weights: WeightFormat,
+    /// What computes the model; the fastest on the worker that deploys it unless given.
+    #[serde(default)]
+    runtime: Option<Runtime>,
     /// How it is queued.
     #[serde(flatten)]
     options: SubmitOptions,

@@ -19,8 +19,8 @@ use crate::{
     ids::ReplicaId,
     inference::{Answer, InferError, InferOptions},
     jobs::{Directive, JobPhase, Progress, TerminationReason},
-    models::{OptimisationReport, Signature, TrainedModel},
-    spec::{Tolerance, TrainSpec},
+    models::{OptimisationReport, Runtime, Signature, TrainedModel},
+    spec::{Tolerance, TrainSpec, WeightFormat},
     tensors::{Batch, Tensor},
     workers::DeviceKind,
 };
@@ -249,6 +249,17 @@ pub trait Trainer: Send + Sync {
     ) -> Result<TrainedModel, EngineError>;
 }
 
+/// What a version is to be made into.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Goal {
+    /// How far it may stray from the original.
+    pub tolerance: Tolerance,
+    /// In what form weights are stored.
+    pub weights: WeightFormat,
+    /// What computes it; the fastest unless given.
+    pub runtime: Option<Runtime>,
+}
+
 /// Makes a published version fit for serving.
 pub trait Optimizer: Send + Sync {
     /// Reads the version in `model`, writes the serving files into `output` and compares both.
@@ -261,7 +272,7 @@ pub trait Optimizer: Send + Sync {
         &self,
         model: &Path,
         output: &Path,
-        tolerance: Tolerance,
+        goal: Goal,
         monitor: &mut dyn Monitor,
     ) -> Result<(OptimisationReport, Vec<String>), EngineError>;
 }

@@ -26,7 +26,7 @@ use crate::{
     datasets::columns::{ColumnSchema, table_width},
     ids::{ModelId, ModelVersionId},
     jobs::Lineage,
-    spec::{DeploySpec, Normalization, TrainSpec},
+    spec::{DeploySpec, Normalization, TrainSpec, WeightFormat},
     tensors::TensorSpec,
 };
 
@@ -210,6 +210,34 @@ pub struct ServingArtifact {
     pub report: OptimisationReport,
 }
 
+/// What computes a model when it serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// The framework that trained it, with Nereid's own kernels.
+    #[default]
+    Burn,
+    /// tract: ONNX in pure Rust.
+    Tract,
+    /// ONNX Runtime, where its library is found.
+    Onnxruntime,
+}
+
+impl Runtime {
+    /// All of them, in the order in which they are tried.
+    pub const ALL: [Self; 3] = [Self::Burn, Self::Tract, Self::Onnxruntime];
+
+    /// Returns the name in specs and reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Burn => "burn",
+            Self::Tract => "tract",
+            Self::Onnxruntime => "onnxruntime",
+        }
+    }
+}
+
 /// Latency of one batch in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Latency {
@@ -219,6 +247,46 @@ pub struct Latency {
     pub p50_us: f64,
     /// 99th percentile.
     pub p99_us: f64,
+    /// Samples a second, one batch after the other on one thread; 0 in reports of older versions.
+    #[serde(default)]
+    pub throughput: f64,
+}
+
+/// A metric of the original and of the optimised model on held-out samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MetricComparison {
+    /// `accuracy`, `label_accuracy` or `rmse`.
+    #[schema(example = "accuracy")]
+    pub name: String,
+    /// Of the original.
+    pub before: f64,
+    /// Of the optimised model.
+    pub after: f64,
+    /// What was lost, in points: hundredths of the accuracy, or of the standard deviation of what
+    /// is to be predicted.
+    pub loss: f64,
+}
+
+/// How a runtime did on the machine of the deploy job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RuntimeReport {
+    /// Which one.
+    pub runtime: Runtime,
+    /// Its latencies; empty if it was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub latency: Vec<Latency>,
+    /// Why it is no candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// The machine that measurements were taken on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Machine {
+    /// Model of the processor, if it tells.
+    pub cpu: String,
+    /// Threads that it runs at once.
+    pub threads: u32,
 }
 
 /// What optimisation did to a version, and what it measured.
@@ -238,8 +306,29 @@ pub struct OptimisationReport {
     pub samples: u32,
     /// Share of samples with the same most likely class (1 for numbers).
     pub agreement: f64,
-    /// Largest absolute difference of any output.
+    /// Largest difference of any output; of numbers beyond 1, relative to them.
     pub max_difference: f64,
+    /// The metric on samples with known targets, if the version has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<MetricComparison>,
+    /// In what form weights are stored.
+    #[serde(default)]
+    pub weights: WeightFormat,
+    /// The form that was asked for.
+    #[serde(default)]
+    pub requested_weights: WeightFormat,
+    /// What computes the model.
+    #[serde(default)]
+    pub runtime: Runtime,
+    /// The runtime that was asked for; the fastest unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_runtime: Option<Runtime>,
+    /// What was measured of each runtime, or why it was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<RuntimeReport>,
+    /// Where it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
 }
 
 /// One optimisation and whether it was kept.

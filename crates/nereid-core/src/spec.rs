@@ -24,7 +24,7 @@ pub mod weights;
 
 pub use augmentation::Augmentation;
 pub use callbacks::{Callback, Monitor};
-pub use deploy::{DeploySpec, Tolerance};
+pub use deploy::{DeploySpec, Tolerance, WeightFormat};
 pub use finetune::{InitializeFrom, Lora, Mismatched, Scaling};
 pub use fit::{ClassWeight, FitOptions, Normalization};
 pub use layers::{Activation, Layer, LayerSpec, Padding};

@@ -9,7 +9,7 @@ use std::{
 
 use nereid_core::{
     engine::EngineError,
-    models::Signature,
+    models::{Runtime, Signature},
     spec::{
         Network as NetworkSpec, Tolerance,
         network::{Plan, simplify},
@@ -24,6 +24,7 @@ use crate::{
 const DOCUMENT: &str = "model.json";
 const WEIGHTS: &str = "weights.safetensors";
 const GOLDEN: &str = "golden.safetensors";
+const EVALUATION: &str = "evaluation.safetensors";
 const HISTORY: &str = "history.json";
 
 const FORMAT: u32 = 1;
@@ -31,12 +32,15 @@ const FORMAT: u32 = 1;
 const MAX_DOCUMENT_BYTES: u64 = 256 << 20;
 /// Largest `golden.safetensors` in bytes.
 const MAX_GOLDEN_BYTES: u64 = 64 << 20;
+/// Largest `evaluation.safetensors` in bytes.
+const MAX_EVALUATION_BYTES: u64 = 256 << 20;
 /// Room for names and shapes in a weights file, beside four bytes a parameter.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
 /// How far a load may stray from the reference: rounding on another machine, no more.
 const LOAD_TOLERANCE: Tolerance = Tolerance {
     agreement: 0.98,
     max_difference: 1e-4,
+    metric_loss: 0.1,
 };
 
 /// `model.json`: all that is needed to build the network and read its outputs.
@@ -51,6 +55,14 @@ pub(crate) struct Document {
     pub(crate) signature: Signature,
     /// How far outputs may stray from the golden ones at load.
     pub(crate) tolerance: Tolerance,
+    /// What computes it fastest; where that is not to be had, the framework does.
+    #[serde(default, skip_serializing_if = "is_framework")]
+    pub(crate) runtime: Runtime,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_framework(runtime: &Runtime) -> bool {
+    *runtime == Runtime::Burn
 }
 
 /// Raw samples with the outputs that the trained network gave for them.
@@ -59,6 +71,18 @@ pub(crate) struct Golden {
     pub(crate) rows: usize,
     pub(crate) inputs: Vec<f32>,
     pub(crate) outputs: Vec<f32>,
+}
+
+/// Raw samples to judge and to calibrate optimised models by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Evaluation {
+    pub(crate) rows: usize,
+    pub(crate) inputs: Vec<f32>,
+    /// What is to be predicted: classes by number, labels or numbers; none of samples that are to
+    /// find themselves.
+    pub(crate) targets: Option<Vec<f32>>,
+    /// Training samples.
+    pub(crate) calibration: Vec<f32>,
 }
 
 /// A model as its files hold it.
@@ -92,6 +116,7 @@ impl Artifact {
             head,
             signature,
             tolerance: LOAD_TOLERANCE,
+            runtime: Runtime::Burn,
         };
         let mut weights = TensorsFile::default();
         for p in &network.parameters {
@@ -132,8 +157,7 @@ impl Artifact {
 
     /// Size of the weights in bytes, without names.
     pub(crate) fn weight_bytes(&self) -> u64 {
-        let values = |(_, v): &(Vec<usize>, Vec<f32>)| v.len() as u64 * 4;
-        self.weights.tensors.values().map(values).sum()
+        self.weights.bytes()
     }
 }
 
@@ -219,6 +243,58 @@ impl Golden {
     }
 }
 
+impl Evaluation {
+    /// Reads a version's samples; versions of old have none.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidInput`] if the file is not what it should be.
+    pub(crate) fn read(folder: &Path, plan: &Plan) -> Result<Option<Self>, EngineError> {
+        if !folder.join(EVALUATION).is_file() {
+            return Ok(None);
+        }
+        let bytes = read_file(folder, EVALUATION, MAX_EVALUATION_BYTES)?;
+        let mut file = TensorsFile::from_bytes(&bytes)?;
+        let size: usize = plan.input.iter().product();
+        let mut take = |name: &str| file.tensors.remove(name).unwrap_or_default();
+        let (shape, inputs) = take("input");
+        let (_, calibration) = take("calibration");
+        let (_, targets) = take("target");
+        let rows = shape.first().copied().unwrap_or(0);
+        let fits = rows > 0
+            && inputs.len() == rows * size
+            && calibration.len().is_multiple_of(size)
+            && targets.len().is_multiple_of(rows)
+            && inputs.iter().chain(&calibration).all(|v| v.is_finite());
+        if !fits {
+            let detail = format!("{EVALUATION} does not hold samples of the model");
+            return Err(EngineError::InvalidInput(detail));
+        }
+        Ok(Some(Self {
+            rows,
+            inputs,
+            targets: (!targets.is_empty()).then_some(targets),
+            calibration,
+        }))
+    }
+
+    fn write(&self, folder: &Path, plan: &Plan) -> Result<(), EngineError> {
+        let mut file = TensorsFile::default();
+        let size = plan.input.iter().product::<usize>().max(1);
+        let shape = |values: &[f32]| [&[values.len() / size], plan.input.as_slice()].concat();
+        file.push("input", shape(&self.inputs), self.inputs.clone());
+        file.push(
+            "calibration",
+            shape(&self.calibration),
+            self.calibration.clone(),
+        );
+        if let Some(targets) = &self.targets {
+            let width = targets.len() / self.rows.max(1);
+            file.push("target", vec![self.rows, width], targets.clone());
+        }
+        write_file(folder, EVALUATION, &file.to_bytes()?)
+    }
+}
+
 /// Reads the weights of a folder's model.
 ///
 /// # Errors
@@ -236,6 +312,7 @@ pub(crate) fn write_trained(
     folder: &Path,
     mut artifact: Artifact,
     (rows, inputs): (usize, Vec<f32>),
+    evaluation: &Evaluation,
     history: &[BTreeMap<String, f64>],
 ) -> Result<Vec<String>, EngineError> {
     let model = Model::new(&artifact)?;
@@ -245,6 +322,8 @@ pub(crate) fn write_trained(
         inputs,
     };
     let mut files = artifact.write(folder)?;
+    evaluation.write(folder, &artifact.document.plan()?)?;
+    files.push(EVALUATION.to_owned());
     write_json(folder, HISTORY, &serde_json::json!({ "epochs": history }))?;
     files.push(HISTORY.to_owned());
     Ok(files)

@@ -15,6 +15,7 @@ mod device;
 mod guard;
 mod model;
 mod network;
+mod onnx;
 mod outputs;
 mod preprocessing;
 mod random;
@@ -27,18 +28,27 @@ use std::sync::Arc;
 use nereid_core::engine::{Engine, ImageDecoder};
 
 pub use device::{check_device, devices};
+pub use serving::{Probe, Settings, serve_probe};
 
 /// Version of the framework; a test holds it against the lock file.
 const FRAMEWORK_VERSION: &str = "burn 0.22.1";
 
-/// Returns the engine.
+/// Returns the engine, with whatever runtimes are found in the usual places.
 #[must_use]
 pub fn engine() -> Engine {
+    engine_with(Settings::default())
+}
+
+/// Returns the engine, told where runtimes are and how to try them.
+#[must_use]
+pub fn engine_with(settings: Settings) -> Engine {
     Engine {
         inspector: Arc::new(data::DatasetInspector),
         trainer: Arc::new(training::NetworkTrainer),
-        optimizer: Arc::new(serving::ModelOptimizer),
-        loader: Arc::new(serving::ModelLoader),
+        optimizer: Arc::new(serving::ModelOptimizer {
+            settings: settings.clone(),
+        }),
+        loader: Arc::new(serving::ModelLoader { settings }),
     }
 }
 

@@ -1,19 +1,24 @@
 //! A model ready to run: network, preprocessing and outputs in one.
 
-use burn::tensor::{Tensor, TensorData};
-use nereid_core::{engine::EngineError, models::Signature, spec::Tolerance, workers::DeviceKind};
+use nereid_core::{
+    engine::EngineError,
+    models::{Runtime, Signature},
+    spec::Tolerance,
+    workers::DeviceKind,
+};
 
 use crate::{
     artifact::{Artifact, Golden},
     device,
-    network::{Network, host},
+    network::Network,
     outputs::{Head, most_likely},
     preprocessing,
+    serving::{Engine, Settings, prepare},
 };
 
 /// A network with what comes before and after it.
 pub(crate) struct Model {
-    network: Network,
+    engine: Box<dyn Engine>,
     head: Head,
     pub(crate) signature: Signature,
     /// Values of one sample.
@@ -33,14 +38,55 @@ pub(crate) struct Parity {
 }
 
 impl Parity {
+    /// Compares finished outputs of `rows` samples with what was expected.
+    pub(crate) fn of(head: Head, outputs: &[f32], expected: &[f32], rows: usize) -> Self {
+        if outputs.len() != expected.len() {
+            return Self {
+                agreement: 0.0,
+                max_difference: f64::MAX,
+            };
+        }
+        let mut max_difference = 0.0_f64;
+        for (&got, &expected) in outputs.iter().zip(expected) {
+            let (got, expected) = (f64::from(got), f64::from(expected));
+            let difference = (got - expected).abs() / expected.abs().max(1.0);
+            // A NaN would pass any comparison unseen.
+            max_difference = max_difference.max(if difference.is_nan() {
+                f64::MAX
+            } else {
+                difference
+            });
+        }
+        let width = (outputs.len() / rows.max(1)).max(1);
+        let pairs = outputs.chunks(width).zip(expected.chunks(width));
+        let same = pairs
+            .filter(|(a, b)| !head.has_classes() || most_likely(a) == most_likely(b))
+            .count();
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand samples")]
+        let agreement = same as f64 / rows.max(1) as f64;
+        Self {
+            agreement,
+            max_difference,
+        }
+    }
+
     pub(crate) fn within(&self, tolerance: Tolerance) -> bool {
         self.agreement >= tolerance.agreement && self.max_difference <= tolerance.max_difference
     }
 }
 
 impl Model {
-    /// Builds the network and fills its weights in, each of which must be there and fit.
+    /// Builds the network as it was trained; each weight must be there and fit.
     pub(crate) fn new(artifact: &Artifact) -> Result<Self, EngineError> {
+        Self::on(artifact, Runtime::Burn, &Settings::default())
+    }
+
+    /// Builds the network for a runtime.
+    pub(crate) fn on(
+        artifact: &Artifact,
+        runtime: Runtime,
+        settings: &Settings,
+    ) -> Result<Self, EngineError> {
         let plan = artifact.document.plan()?;
         let device = device::open(DeviceKind::Cpu)?;
         let mut network = Network::blank(&plan, &device);
@@ -58,7 +104,7 @@ impl Model {
         }
         weights.expect_empty()?;
         Ok(Self {
-            network,
+            engine: prepare(runtime, artifact, network, settings)?,
             head: artifact.document.head,
             signature: artifact.document.signature.clone(),
             size: plan.input.iter().product(),
@@ -79,9 +125,11 @@ impl Model {
             Head::Reconstruction { .. } => values.clone(),
             _ => Vec::new(),
         };
-        let data = TensorData::new(values, [rows, self.size]);
-        let input: Tensor<2> = Tensor::from_data(data, &self.network.device);
-        let raw = host(self.network.infer(input))?;
+        let raw = self.engine.infer(values, rows)?;
+        if raw.len() != rows * self.width {
+            let detail = format!("{} outputs of {rows} samples", raw.len());
+            return Err(EngineError::Internal(detail));
+        }
         let scaling = &self.signature.preprocessing;
         Ok(self.head.finish(raw, self.width, &kept, scaling))
     }
@@ -126,27 +174,11 @@ impl Model {
     /// Compares outputs on golden samples with the recorded ones.
     pub(crate) fn compare(&self, golden: &Golden) -> Result<Parity, EngineError> {
         let outputs = self.run(golden.inputs.clone(), golden.rows)?;
-        let mut max_difference = 0.0_f64;
-        for (&got, &expected) in outputs.iter().zip(&golden.outputs) {
-            let (got, expected) = (f64::from(got), f64::from(expected));
-            let difference = (got - expected).abs() / expected.abs().max(1.0);
-            // A NaN would pass any comparison unseen.
-            max_difference = max_difference.max(if difference.is_nan() {
-                f64::MAX
-            } else {
-                difference
-            });
-        }
-        let width = (outputs.len() / golden.rows).max(1);
-        let pairs = outputs.chunks(width).zip(golden.outputs.chunks(width));
-        let same = pairs
-            .filter(|(a, b)| !self.head.has_classes() || most_likely(a) == most_likely(b))
-            .count();
-        #[expect(clippy::cast_precision_loss, reason = "at most 64 samples")]
-        let agreement = same as f64 / golden.rows as f64;
-        Ok(Parity {
-            agreement,
-            max_difference,
-        })
+        Ok(Parity::of(
+            self.head,
+            &outputs,
+            &golden.outputs,
+            golden.rows,
+        ))
     }
 }

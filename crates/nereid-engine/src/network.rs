@@ -30,10 +30,16 @@ use nereid_core::spec::{layers::Activation, network::Source};
 pub(crate) use activation::Act;
 pub(crate) use adapters::Adaptation;
 use adapters::Adapter;
-use functions::Function;
+pub(crate) use attention::{Attention, Projection};
+pub(crate) use convolution::{POINT, kept};
+pub(crate) use functions::Function;
 pub(crate) use kernels::change;
-pub(crate) use layers::Node;
+pub(crate) use layers::{Kind, Node};
+pub(crate) use merge::Join;
 pub(crate) use parameters::{Parameter, flat, host};
+pub(crate) use recurrent::{Bidirectional, Cell, Recurrent};
+pub(crate) use resize::mixture;
+pub(crate) use window::Window;
 
 /// A graph of layers with its weights.
 #[derive(Debug, Clone)]
@@ -106,6 +112,18 @@ impl Network {
     pub(crate) fn infer(&self, input: Tensor<2>) -> Tensor<2> {
         let weights: Vec<_> = self.parameters.iter().map(|p| p.value.clone()).collect();
         self.forward(&weights, input, Ending::Whole, &mut Mode::Inference)
+    }
+
+    /// Runs a batch of preprocessed samples and shows what each layer takes.
+    pub(crate) fn observe(&self, input: Tensor<2>, each: &mut dyn FnMut(&Node, &[Act])) {
+        let weights: Vec<_> = self.parameters.iter().map(|p| p.value.clone()).collect();
+        let mut acts = Acts::new(self, Act::new(input, self.input.clone()));
+        for (i, node) in self.nodes.iter().enumerate() {
+            let inputs: Vec<_> = node.sources.iter().map(|&s| acts.take(s)).collect();
+            each(node, &inputs);
+            let act = node.run(inputs, i, &weights, &mut Mode::Inference, node.activation);
+            acts.put(act);
+        }
     }
 
     /// Runs a batch with the given weights, in the order of `parameters`.

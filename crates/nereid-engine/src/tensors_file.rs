@@ -22,6 +22,39 @@ const CHUNK_VALUES: usize = 64 << 10;
 pub(crate) struct TensorsFile {
     pub(crate) tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
     pub(crate) metadata: BTreeMap<String, String>,
+    /// How tensors are stored that are not stored as they are; their values are those that come
+    /// back.
+    pub(crate) packed: BTreeMap<String, Packing>,
+}
+
+/// A smaller form of a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Packing {
+    /// 16-bit floats.
+    Half,
+    /// 8-bit integers, times a scale; scales have the tensor's shape, with 1 for each axis along
+    /// which they are the same.
+    Integers { shape: Vec<usize>, scales: Vec<f32> },
+}
+
+/// What the name of a tensor's scales ends in.
+const SCALE: &str = ":scale";
+
+/// Position of the scale of each value of a tensor.
+pub(crate) fn scale_of(shape: &[usize], scales: &[usize]) -> Vec<usize> {
+    let n = shape.iter().product();
+    let mut positions = vec![0; n];
+    let (mut inner, mut step) = (1, 1);
+    for (&size, &scale) in shape.iter().zip(scales).rev() {
+        if scale > 1 {
+            for (i, position) in positions.iter_mut().enumerate() {
+                *position += i / inner % size * step;
+            }
+        }
+        inner *= size;
+        step *= scale;
+    }
+    positions
 }
 
 impl TensorsFile {
@@ -54,18 +87,43 @@ impl TensorsFile {
         }
     }
 
+    /// Size of the stored values in bytes, without names.
+    pub(crate) fn bytes(&self) -> u64 {
+        let of = |(name, (_, values)): (&String, &(Vec<usize>, Vec<f32>))| {
+            let n = values.len() as u64;
+            match self.packed.get(name) {
+                None => 4 * n,
+                Some(Packing::Half) => 2 * n,
+                Some(Packing::Integers { scales, .. }) => n + 4 * scales.len() as u64,
+            }
+        };
+        self.tensors.iter().map(of).sum()
+    }
+
     /// Encodes the file.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, EngineError> {
-        let raw: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
-            .tensors
-            .iter()
-            .map(|(name, (shape, values))| (name, shape, to_le_bytes(values)))
-            .collect();
+        let mut raw: Vec<(String, Dtype, &[usize], Vec<u8>)> = Vec::new();
+        for (name, (shape, values)) in &self.tensors {
+            let (dtype, bytes) = match self.packed.get(name) {
+                None => (Dtype::F32, to_le_bytes(values)),
+                Some(Packing::Half) => (Dtype::F16, to_halves(values)),
+                Some(Packing::Integers {
+                    shape: of_scales,
+                    scales,
+                }) => {
+                    let name = format!("{name}{SCALE}");
+                    raw.push((name, Dtype::F32, of_scales, to_le_bytes(scales)));
+                    let positions = scale_of(shape, of_scales);
+                    (Dtype::I8, to_integers(values, &positions, scales))
+                }
+            };
+            raw.push((name.clone(), dtype, shape, bytes));
+        }
         let internal = |e| EngineError::Internal(format!("encoding tensors: {e}"));
         let views = raw
             .iter()
-            .map(|(name, shape, bytes)| {
-                let view = TensorView::new(Dtype::F32, (*shape).clone(), bytes);
+            .map(|(name, dtype, shape, bytes)| {
+                let view = TensorView::new(*dtype, shape.to_vec(), bytes);
                 Ok((name.as_str(), view.map_err(internal)?))
             })
             .collect::<Result<Vec<_>, EngineError>>()?;
@@ -77,24 +135,61 @@ impl TensorsFile {
     /// Decodes a file.
     ///
     /// # Errors
-    /// [`EngineError::InvalidInput`] if it is no safetensors file of 32-bit floats.
+    /// [`EngineError::InvalidInput`] if it is no safetensors file of floats, or of 8-bit integers
+    /// with their scales.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, EngineError> {
         let invalid = |e| EngineError::InvalidInput(format!("not a safetensors file: {e}"));
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        let mut tensors = BTreeMap::new();
-        for (name, view) in SafeTensors::deserialize(bytes).map_err(invalid)?.tensors() {
-            if view.dtype() != Dtype::F32 {
-                let detail = format!("tensor {name:?} is {:?}, not F32", view.dtype());
-                return Err(EngineError::InvalidInput(detail));
-            }
-            let values = from_le_bytes(view.data());
-            tensors.insert(name, (view.shape().to_vec(), values));
-        }
-        Ok(Self {
-            tensors,
+        let mut file = Self {
             metadata: metadata.into_iter().collect(),
-        })
+            ..Self::default()
+        };
+        let mut integers = Vec::new();
+        for (name, view) in SafeTensors::deserialize(bytes).map_err(invalid)?.tensors() {
+            let shape = view.shape().to_vec();
+            match view.dtype() {
+                Dtype::F32 => file.push(name, shape, from_le_bytes(view.data())),
+                Dtype::F16 => {
+                    file.packed.insert(name.clone(), Packing::Half);
+                    file.push(name, shape, from_halves(view.data()));
+                }
+                Dtype::I8 => integers.push((name, shape, view.data().to_vec())),
+                other => {
+                    let detail = format!("tensor {name:?} is {other:?}, not F32, F16 or I8");
+                    return Err(EngineError::InvalidInput(detail));
+                }
+            }
+        }
+        for (name, shape, values) in integers {
+            file.unpack(name, shape, &values)?;
+        }
+        Ok(file)
+    }
+
+    /// Adds integers, whose scales have been read.
+    fn unpack(
+        &mut self,
+        name: String,
+        shape: Vec<usize>,
+        values: &[u8],
+    ) -> Result<(), EngineError> {
+        let scales = self.tensors.remove(&format!("{name}{SCALE}"));
+        let fits = |(of, _): &(Vec<usize>, Vec<f32>)| {
+            let axis = |(&n, &s): (&usize, &usize)| s == 1 || s == n;
+            of.len() == shape.len() && shape.iter().zip(of).all(axis)
+        };
+        let Some((of, scales)) = scales.filter(fits) else {
+            let detail = format!("tensor {name:?} has no scales that fit");
+            return Err(EngineError::InvalidInput(detail));
+        };
+        let positions = scale_of(&shape, &of);
+        let value = |(&v, &at): (&u8, &usize)| f32::from(v.cast_signed()) * scales[at];
+        let floats = values.iter().zip(&positions).map(value).collect();
+        let packing = Packing::Integers { shape: of, scales };
+        self.packed.insert(name.clone(), packing);
+        self.push(name, shape, floats);
+        Ok(())
     }
 }
 
@@ -152,4 +247,27 @@ fn to_le_bytes(values: &[f32]) -> Vec<u8> {
 fn from_le_bytes(bytes: &[u8]) -> Vec<f32> {
     let (chunks, _) = bytes.as_chunks::<4>();
     chunks.iter().map(|&b| f32::from_le_bytes(b)).collect()
+}
+
+fn to_halves(values: &[f32]) -> Vec<u8> {
+    let half = |v: &f32| half::f16::from_f32(*v).to_le_bytes();
+    values.iter().flat_map(half).collect()
+}
+
+fn from_halves(bytes: &[u8]) -> Vec<f32> {
+    let (chunks, _) = bytes.as_chunks::<2>();
+    let value = |&b: &[u8; 2]| half::f16::from_le_bytes(b).to_f32();
+    chunks.iter().map(value).collect()
+}
+
+/// Finds the integers that values are multiples of their scales by.
+fn to_integers(values: &[f32], positions: &[usize], scales: &[f32]) -> Vec<u8> {
+    let integer = |(v, &at): (&f32, &usize)| nearest(*v, scales[at]).cast_unsigned();
+    values.iter().zip(positions).map(integer).collect()
+}
+
+/// The integer from -127 to 127 that a value is nearest to, in units of a scale.
+#[expect(clippy::cast_possible_truncation, reason = "clamped")]
+pub(crate) fn nearest(value: f32, scale: f32) -> i8 {
+    (value / scale).round().clamp(-127.0, 127.0) as i8
 }

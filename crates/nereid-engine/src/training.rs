@@ -14,8 +14,9 @@ mod order;
 mod pace;
 mod precision;
 #[cfg(test)]
-mod reference;
+pub(crate) mod reference;
 mod rules;
+mod sample;
 mod session;
 mod snapshots;
 mod split;
@@ -37,7 +38,7 @@ use serde_json::Value;
 
 use crate::{
     artifact::{self, Artifact},
-    data::{Samples, Targets},
+    data::Targets,
     device, guard,
     network::Network,
     outputs::{self, Head},
@@ -49,9 +50,6 @@ use metrics::{Measures, Reading};
 use objective::Objective;
 use session::Session;
 use split::{Part, Splits};
-
-/// Held-out rows that later loads are checked against.
-const GOLDEN_ROWS: usize = 64;
 
 /// Bytes of stack of each thread of a training, as a process's first thread has them.
 const STACK: usize = 8 << 20;
@@ -133,10 +131,13 @@ fn train(task: &TrainTask<'_>, monitor: &mut dyn Monitor) -> Result<TrainedModel
     let head = Head::of(task.spec, &schema);
     let signature = outputs::signature(&schema, head, width, preprocessing.clone());
     let artifact = Artifact::new(&plan, signature.clone(), head, &session.network)?;
-    let mut golden = golden_rows(&splits, &plan)?;
+    let mut golden = sample::golden(&splits, &plan)?;
     preprocessing::fill_missing(&preprocessing, &mut golden.1);
+    let mut evaluation = sample::evaluation(&splits, &plan)?;
+    preprocessing::fill_missing(&preprocessing, &mut evaluation.inputs);
+    preprocessing::fill_missing(&preprocessing, &mut evaluation.calibration);
     let history = &session.state.history;
-    let files = artifact::write_trained(task.output, artifact, golden, history)?;
+    let files = artifact::write_trained(task.output, artifact, golden, &evaluation, history)?;
     Ok(TrainedModel {
         signature,
         metrics,
@@ -302,18 +303,4 @@ fn evaluate(
         values.extend(test);
     }
     Ok((values, session.measures.reports(&tally, classes)))
-}
-
-/// Takes raw rows to check later loads against: test data, else validation, else training.
-fn golden_rows(splits: &Splits, plan: &Plan) -> Result<(usize, Vec<f32>), EngineError> {
-    let part = splits.test.as_ref().or(splits.validation.as_ref());
-    let part = part.unwrap_or(&splits.train);
-    let samples: &Samples = splits.samples(part);
-    // Huge samples are not worth more than a few rows.
-    let size: usize = plan.input.iter().product();
-    let rows = GOLDEN_ROWS.min((4 << 20) / size.max(1)).max(1);
-    let mut values = Vec::new();
-    let taken: Vec<u32> = part.rows.iter().take(rows).collect();
-    samples.reader().read(&taken, &mut values)?;
-    Ok((taken.len(), values))
 }

@@ -235,7 +235,7 @@ pub(crate) mod tests {
         ids::{ClaimId, JobId, ProjectId},
         jobs::JobSpec,
         rollouts::Rollout,
-        spec::{DeploySpec, Tolerance},
+        spec::{DeploySpec, Tolerance, WeightFormat},
     };
 
     use super::*;
@@ -261,6 +261,8 @@ pub(crate) mod tests {
                 hedge_after_us: None,
                 autoscaling: None,
                 rollout: Rollout::default(),
+                weights: WeightFormat::default(),
+                runtime: None,
             }),
             attempts: 0,
             requested: None,

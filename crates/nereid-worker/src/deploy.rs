@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use nereid_core::{
     endpoints::{Endpoint, EndpointStatus, ReplicaStatus},
+    engine::Goal,
     events::LogLevel,
     jobs::{Claim, JobPhase, JobResult, TerminationReason},
     models::{MANIFEST_FILE, Manifest, ModelVersion, ServingArtifact},
@@ -44,7 +45,9 @@ pub(crate) async fn run(
     let (store, project) = (&ctx.store, claim.project);
     let version = attempt.insist(|| store.model_version(project, &spec.model, spec.version));
     let version = attempt.unless(Order::Pause, version).await?;
-    let known = ctx.patiently("fetching serving files", || reuse(ctx, attempt, &version));
+    let known = ctx.patiently("fetching serving files", || {
+        reuse(ctx, attempt, spec, &version)
+    });
     let artifact = match attempt.unless(Order::Pause, known).await? {
         Some(artifact) => artifact,
         None => Box::pin(optimise(ctx, attempt, claim, spec, &version)).await?,
@@ -74,11 +77,19 @@ pub(crate) async fn run(
 async fn reuse(
     ctx: &Context,
     attempt: &Attempt,
+    spec: &DeploySpec,
     version: &ModelVersion,
 ) -> Result<Option<ServingArtifact>, RunError> {
     let Some(artifact) = &version.serving else {
         return Ok(None);
     };
+    let report = &artifact.report;
+    let asked = (report.requested_weights, report.requested_runtime);
+    if asked != (spec.weights, spec.runtime) {
+        let message = "the version was optimised for other weights or another runtime before";
+        attempt.log(LogLevel::Info, message);
+        return Ok(None);
+    }
     match fetch_artifact(ctx, artifact).await {
         Ok(_) => {
             let message = "the version was optimised before; its serving files are used again";
@@ -125,10 +136,14 @@ async fn optimise(
     let folder = Arc::clone(&output);
     let optimizer = Arc::clone(&ctx.engine.optimizer);
     let mut monitor = ThreadMonitor::new(Arc::clone(attempt), None);
-    let tolerance = spec.tolerance;
+    let goal = Goal {
+        tolerance: spec.tolerance,
+        weights: spec.weights,
+        runtime: spec.runtime,
+    };
     let name = format!("deploy-{}", claim.fence.job);
     let (report, files) = on_thread(&name, "optimisation thread", move || {
-        optimizer.optimise(&model, folder.path(), tolerance, &mut monitor)
+        optimizer.optimise(&model, folder.path(), goal, &mut monitor)
     })
     .await??;
     attempt.outbox.phase(JobPhase::Uploading);

@@ -59,6 +59,9 @@ pub enum Command {
     /// Train for a worker, which starts this process and talks to it over standard input.
     #[command(hide = true)]
     Trainer(TrainerArgs),
+    /// Try a runtime on a model for a worker, which starts this process in case it aborts.
+    #[command(hide = true)]
+    Probe(ProbeArgs),
     /// Bring the database's schema up to date.
     Migrate,
     /// Print the OpenAPI document.
@@ -192,6 +195,16 @@ pub struct TrainerArgs {
     /// Filter of the log, which goes to standard error.
     #[arg(long, default_value = "info")]
     pub log: String,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ProbeArgs {
+    /// Folder of the model's files.
+    pub folder: PathBuf,
+    /// The runtime to try: tract or onnxruntime.
+    pub runtime: String,
+    /// The library of ONNX Runtime.
+    pub library: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -69,6 +69,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         // Never comes here: a training has no use for the async runtime.
         Command::Trainer(args) => return roles::trainer::run(&args),
+        Command::Probe(args) => return roles::trainer::probe(&args),
         Command::Migrate => roles::migrate(&config()?).await?,
         Command::Openapi => println!("{}", nereid_api::openapi().to_pretty_json()?),
         Command::Key(command) => keys::run(&config()?, command, cli.server.json).await?,

@@ -129,6 +129,8 @@ pub struct Worker {
     pub data_cache_limit: ByteSize,
     /// Threads of one training that prepare batches.
     pub loader_threads: usize,
+    /// The library of ONNX Runtime; `ORT_DYLIB_PATH`, else the loader's places unless given.
+    pub onnxruntime: Option<PathBuf>,
 }
 
 impl Default for Worker {
@@ -150,6 +152,7 @@ impl Default for Worker {
             data_memory: ByteSize::mib(256),
             data_cache_limit: ByteSize::gib(20),
             loader_threads: 2,
+            onnxruntime: None,
         }
     }
 }

@@ -25,6 +25,9 @@ fn main() -> ExitCode {
     if let cli::Command::Trainer(args) = &args.command {
         return roles::trainer::run(args).unwrap_or_else(|e| fail(&e));
     }
+    if let cli::Command::Probe(args) = &args.command {
+        return roles::trainer::probe(args).unwrap_or_else(|e| fail(&e));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

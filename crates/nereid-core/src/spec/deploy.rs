@@ -10,28 +10,79 @@ use crate::{
     batching::{Batching, VariantSettings},
     endpoints::read_rollout,
     limits,
-    models::{Alias, check_one_of},
+    models::{Alias, Runtime, check_one_of},
     rollouts::Rollout,
     validation::{ObjectReader, Violations, parse},
 };
+
+/// In what form weights are stored for serving; all are computed with in 32 bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightFormat {
+    /// As trained.
+    #[default]
+    Float32,
+    /// Half the size.
+    Float16,
+    /// A quarter of the size: 8-bit integers with a scale for each output channel.
+    Int8,
+}
 
 /// How far an optimised model may stray from the original on the held-out sample.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tolerance {
-    /// Least share of samples with the same most likely class.
+    /// Least share of samples with the same most likely class: 0.999, or 0.995 for `int8` weights.
     #[schema(minimum = 0, maximum = 1)]
     pub agreement: f64,
-    /// Largest absolute difference of any output.
+    /// Largest difference of any output, of numbers beyond 1 relative to them: 0.001, or 0.02 for
+    /// `float16` and 0.5 for `int8` weights.
     #[schema(minimum = 0)]
     pub max_difference: f64,
+    /// Most that a metric may lose, in points (hundredths of the accuracy, or of the standard
+    /// deviation of what is to be predicted): 0.1, or 0.5 for `int8` weights.
+    #[schema(minimum = 0)]
+    pub metric_loss: f64,
+}
+
+impl Tolerance {
+    /// Returns the default for a form of weights.
+    #[must_use]
+    pub fn of(weights: WeightFormat) -> Self {
+        let (agreement, max_difference, metric_loss) = match weights {
+            WeightFormat::Float32 => (0.999, 1e-3, 0.1),
+            WeightFormat::Float16 => (0.999, 0.02, 0.1),
+            WeightFormat::Int8 => (0.995, 0.5, 0.5),
+        };
+        Self {
+            agreement,
+            max_difference,
+            metric_loss,
+        }
+    }
 }
 
 impl Default for Tolerance {
     fn default() -> Self {
-        Self {
-            agreement: 0.999,
-            max_difference: 1e-3,
+        Self::of(WeightFormat::Float32)
+    }
+}
+
+/// A tolerance as a client gives it.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Given {
+    agreement: Option<f64>,
+    max_difference: Option<f64>,
+    metric_loss: Option<f64>,
+}
+
+impl Given {
+    fn or(self, default: Tolerance) -> Tolerance {
+        Tolerance {
+            agreement: self.agreement.unwrap_or(default.agreement),
+            max_difference: self.max_difference.unwrap_or(default.max_difference),
+            metric_loss: self.metric_loss.unwrap_or(default.metric_loss),
         }
     }
 }
@@ -68,6 +119,12 @@ pub struct DeploySpec {
     /// How traffic goes over to the version.
     #[serde(default)]
     pub rollout: Rollout,
+    /// In what form weights are stored.
+    #[serde(default)]
+    pub weights: WeightFormat,
+    /// What computes the model; the fastest on the worker that deploys it unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
 }
 
 impl DeploySpec {
@@ -89,13 +146,16 @@ impl DeploySpec {
         let alias: Option<Option<Alias>> = r.optional_with("alias", parse);
         let endpoint = r.optional("endpoint").or_else(|| model.clone());
         let replicas: u32 = r.optional("replicas").unwrap_or(1);
-        let tolerance: Tolerance = r.optional("tolerance").unwrap_or_default();
         let settings = VariantSettings {
             batching: r.optional("batching").unwrap_or_default(),
             hedge_after_us: r.optional("hedge_after_us"),
             autoscaling: r.optional("autoscaling"),
         };
         let rollout = read_rollout(&mut r);
+        let weights: WeightFormat = r.optional("weights").unwrap_or_default();
+        let runtime: Option<Runtime> = r.optional("runtime");
+        let given: Given = r.optional("tolerance").unwrap_or_default();
+        let tolerance = given.or(Tolerance::of(weights));
         let v = r.violations();
         if let (Some(version), Some(alias)) = (version, &alias) {
             check_one_of(version, alias.as_ref(), true, pointer, v);
@@ -119,6 +179,12 @@ impl DeploySpec {
             1e6,
         );
         settings.check(pointer, v);
+        v.check_range(
+            &format!("{pointer}/tolerance/metric_loss"),
+            tolerance.metric_loss,
+            0.0,
+            100.0,
+        );
         r.finish();
         Some(Self {
             model: model?,
@@ -131,6 +197,8 @@ impl DeploySpec {
             hedge_after_us: settings.hedge_after_us,
             autoscaling: settings.autoscaling,
             rollout,
+            weights,
+            runtime,
         })
     }
 }

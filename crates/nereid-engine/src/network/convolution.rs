@@ -33,7 +33,7 @@ pub(super) fn grouped(
 }
 
 /// Windows of one position.
-pub(super) const POINT: Window = Window {
+pub(crate) const POINT: Window = Window {
     size: [1, 1],
     stride: [1, 1],
     dilation: [1, 1],
@@ -77,7 +77,7 @@ pub(super) fn transposed(
 }
 
 /// First position and number of positions that stay of a transposed convolution.
-fn kept(window: &Window, input: usize, axis: usize) -> (usize, usize) {
+pub(crate) fn kept(window: &Window, input: usize, axis: usize) -> (usize, usize) {
     let stride = window.stride[axis];
     let extent = (window.size[axis] - 1) * window.dilation[axis] + 1;
     let surplus = extent.saturating_sub(stride);

@@ -56,7 +56,7 @@ pub(super) fn bilinear(act: Act, [rows, columns]: [usize; 2]) -> Act {
     clippy::cast_sign_loss,
     reason = "positions are small and not negative"
 )]
-fn mixture(positions: usize, factor: usize) -> Vec<f32> {
+pub(crate) fn mixture(positions: usize, factor: usize) -> Vec<f32> {
     let mut shares = vec![0.0; positions * factor * positions];
     for (new, row) in shares.chunks_mut(positions).enumerate() {
         let at = (new as f32 + 0.5) / factor as f32 - 0.5;

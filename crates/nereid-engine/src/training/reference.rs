@@ -3,7 +3,7 @@
 //! The vectors lie in `tests/reference` beside the script that made them, in double precision.
 //! Each case is a whole spec, so that one for a new layer or optimiser needs no line here.
 
-mod case;
+pub(crate) mod case;
 mod close;
 mod coverage;
 mod run;

@@ -6,8 +6,7 @@ use nereid_core::{
         columns::ColumnEncoding,
         encoding::{Cell, TableEncoder},
     },
-    engine::{DataError, EngineError},
-    spec::Tolerance,
+    engine::{DataError, EngineError, Goal},
     tensors::{Batch, DataType, TensorValues},
 };
 use nereid_engine::engine;
@@ -161,10 +160,10 @@ fn a_mixed_table_trains_deploys_and_answers() {
     assert_eq!(inputs[1], ("Miles_per_Gallon", DataType::Fp32, vec![-1, 1]));
     assert_eq!(model.signature.sample_shape(), [78]);
 
-    let tolerance = Tolerance::default();
+    let goal = Goal::default();
     let optimizer = engine().optimizer;
     optimizer
-        .optimise(folder.path(), serving.path(), tolerance, &mut recorder)
+        .optimise(folder.path(), serving.path(), goal, &mut recorder)
         .unwrap();
     let predictor = engine().loader.load(serving.path()).unwrap();
     let encoder = TableEncoder::new(&predictor.signature().preprocessing.columns);

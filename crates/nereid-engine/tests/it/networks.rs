@@ -3,8 +3,8 @@
 mod layers;
 
 use nereid_core::{
-    engine::{DataInput, EngineError},
-    spec::{Tolerance, TrainSpec},
+    engine::{DataInput, EngineError, Goal},
+    spec::TrainSpec,
     tensors::Batch,
     validation::Violations,
 };
@@ -201,9 +201,9 @@ proptest! {
         let folder = trained(&shape, layers, "keras").map_err(failed)?;
         let serving = tempfile::tempdir().unwrap();
         let mut monitor = Recorder { quiet: true, ..Recorder::default() };
-        let tolerance = Tolerance::default();
+        let goal = Goal::default();
         let (report, _) = engine().optimizer
-            .optimise(folder.path(), serving.path(), tolerance, &mut monitor)
+            .optimise(folder.path(), serving.path(), goal, &mut monitor)
             .map_err(failed)?;
         prop_assert!(report.steps[1].kept, "{:?}", report.steps);
         engine().loader.load(serving.path()).map_err(failed)?;

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, thread};
 
 use nereid_core::{
-    engine::EngineError,
+    engine::{EngineError, Goal},
     spec::Tolerance,
     tensors::{Batch, TensorValues},
 };
@@ -72,11 +72,11 @@ fn predict(folder: &Path, values: &[f32]) -> Vec<f32> {
 #[test]
 fn optimisation_folds_batch_normalisation_and_keeps_outputs() {
     let (original, serving) = (trained(), tempfile::tempdir().unwrap());
-    let tolerance = Tolerance::default();
+    let goal = Goal::default();
     let mut monitor = Recorder::default();
     let optimizer = engine().optimizer;
     let (report, files) = optimizer
-        .optimise(original.path(), serving.path(), tolerance, &mut monitor)
+        .optimise(original.path(), serving.path(), goal, &mut monitor)
         .unwrap();
     assert!(report.steps.iter().all(|s| s.kept), "{:?}", report.steps);
     let detail = &report.steps[1].detail;
@@ -108,9 +108,12 @@ fn optimisation_folds_batch_normalisation_and_keeps_outputs() {
     for pair in pairs.chunks(2) {
         assert!((pair[0] + pair[1] - 1.0).abs() < 1e-6);
     }
-    let strict = Tolerance {
-        agreement: 1.0,
-        max_difference: -1.0,
+    let strict = Goal {
+        tolerance: Tolerance {
+            max_difference: -1.0,
+            ..Tolerance::default()
+        },
+        ..Goal::default()
     };
     let refused = optimizer.optimise(original.path(), serving.path(), strict, &mut monitor);
     assert!(matches!(refused, Err(EngineError::Parity(_))));
@@ -150,10 +153,10 @@ fn normalisation_is_folded_along_branches_only_where_nobody_else_looks() {
     let (folder, serving) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (data, mut monitor) = (input(data, csv(text)), Recorder::default());
     train(&spec, &data, None, folder.path(), &mut monitor).unwrap();
-    let tolerance = Tolerance::default();
+    let goal = Goal::default();
     let optimizer = engine().optimizer;
     let (report, _) = optimizer
-        .optimise(folder.path(), serving.path(), tolerance, &mut monitor)
+        .optimise(folder.path(), serving.path(), goal, &mut monitor)
         .unwrap();
     assert!(report.steps.iter().all(|s| s.kept), "{:?}", report.steps);
     let detail = &report.steps[1].detail;

@@ -13,8 +13,8 @@ use nereid_core::{
         CheckpointRef, Claim, Fence, Job, JobKind, JobRequest, JobSpec, NewJob, Published,
         TerminationReason,
     },
-    models::{Manifest, OptimisationReport, ServingArtifact},
-    spec::DeploySpec,
+    models::{Manifest, OptimisationReport, Runtime, ServingArtifact},
+    spec::{DeploySpec, WeightFormat},
     validation::Violations,
     workers::{DeviceKind, NewWorker},
 };
@@ -147,6 +147,13 @@ pub fn artifact() -> ServingArtifact {
             samples: 1,
             agreement: 1.0,
             max_difference: 0.0,
+            metric: None,
+            weights: WeightFormat::default(),
+            requested_weights: WeightFormat::default(),
+            runtime: Runtime::default(),
+            requested_runtime: None,
+            runtimes: vec![],
+            machine: None,
         },
     }
 }

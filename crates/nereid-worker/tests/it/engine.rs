@@ -15,13 +15,13 @@ use nereid_core::{
     clock::{Clock, SystemClock},
     datasets::{DatasetSource, FileRole, Inspection},
     engine::{
-        DataFiles, Engine, EngineError, Inspector, Loader, Monitor, Optimizer, Predictor, Snapshot,
-        TrainTask, Trainer,
+        DataFiles, Engine, EngineError, Goal, Inspector, Loader, Monitor, Optimizer, Predictor,
+        Snapshot, TrainTask, Trainer,
     },
     events::MetricPoint,
     jobs::{Directive, JobPhase, Progress},
-    models::{OptimisationReport, Signature, TrainedModel},
-    spec::Tolerance,
+    models::{OptimisationReport, Runtime, Signature, TrainedModel},
+    spec::WeightFormat,
     tensors::{Batch, Tensor, TensorValues},
 };
 use serde_json::json;
@@ -188,7 +188,7 @@ impl Optimizer for Scripted {
         &self,
         model: &Path,
         output: &Path,
-        _: Tolerance,
+        _: Goal,
         _: &mut dyn Monitor,
     ) -> Result<(OptimisationReport, Vec<String>), EngineError> {
         self.optimised.fetch_add(1, Ordering::Relaxed);
@@ -202,6 +202,13 @@ impl Optimizer for Scripted {
             samples: 1,
             agreement: 1.0,
             max_difference: 0.0,
+            metric: None,
+            weights: WeightFormat::default(),
+            requested_weights: WeightFormat::default(),
+            runtime: Runtime::default(),
+            requested_runtime: None,
+            runtimes: vec![],
+            machine: None,
         };
         Ok((report, vec!["served.bin".to_owned()]))
     }

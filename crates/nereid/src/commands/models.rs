@@ -1,6 +1,7 @@
 //! `nereid model …`
 
 mod registry;
+mod report;
 mod show;
 
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use nereid_core::{
     Name,
     models::{Alias, ModelRef, VersionSelector},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Context, jobs};
 use crate::output;
@@ -39,6 +40,17 @@ pub enum ModelCommand {
         /// Copies to keep loaded.
         #[arg(long, default_value_t = 1)]
         replicas: u32,
+        /// How weights are stored: float32, float16 or int8.
+        #[arg(long)]
+        weights: Option<String>,
+        /// What computes the model: burn, tract or onnxruntime; the fastest unless given.
+        #[arg(long)]
+        runtime: Option<String>,
+    },
+    /// Show what optimisation did to a version: sizes, latencies, metrics and what was refused.
+    Report {
+        /// The model and its version; the newest unless given.
+        model: ModelRef,
     },
     /// List a model's aliases.
     Aliases {
@@ -125,7 +137,22 @@ pub async fn run(context: &Context, command: ModelCommand) -> anyhow::Result<Exi
             version,
             endpoint,
             replicas,
-        } => return deploy(context, name, version, endpoint, replicas).await,
+            weights,
+            runtime,
+        } => {
+            let mut options = json!({ "replicas": replicas });
+            if let Some(endpoint) = endpoint {
+                options["endpoint"] = json!(endpoint);
+            }
+            if let Some(weights) = weights {
+                options["weights"] = json!(weights);
+            }
+            if let Some(runtime) = runtime {
+                options["runtime"] = json!(runtime);
+            }
+            return deploy(context, name, version, &options).await;
+        }
+        ModelCommand::Report { model } => report::show(context, &model).await,
         ModelCommand::Compare { name, versions } => show::compare(context, &name, &versions).await,
         ModelCommand::Search {
             filter,
@@ -167,8 +194,7 @@ async fn deploy(
     context: &Context,
     mut model: ModelRef,
     version: Option<u32>,
-    endpoint: Option<Name>,
-    replicas: u32,
+    options: &Value,
 ) -> anyhow::Result<ExitCode> {
     if let Some(version) = version {
         anyhow::ensure!(
@@ -178,13 +204,9 @@ async fn deploy(
         model.version = Some(VersionSelector::Number(version));
     }
     let version = number(context, &model).await?;
-    let mut options = json!({ "replicas": replicas });
-    if let Some(endpoint) = endpoint {
-        options["endpoint"] = json!(endpoint);
-    }
     let job = context
         .client
-        .deploy_model(model.model.as_str(), version, &options)
+        .deploy_model(model.model.as_str(), version, options)
         .await?;
     jobs::watch_to_end(context, job.id).await
 }

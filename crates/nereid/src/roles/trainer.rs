@@ -3,10 +3,16 @@
 use std::{ffi::OsString, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use nereid_core::engine::Engine;
+use nereid_core::{engine::Engine, models::Runtime};
+use nereid_engine::{Probe, Settings};
 use nereid_worker::{ProcessConfig, ProcessTrainer};
 
-use crate::{cli::TrainerArgs, config::Config, shutdown::Signals, telemetry};
+use crate::{
+    cli::{ProbeArgs, TrainerArgs},
+    config::Config,
+    shutdown::Signals,
+    telemetry,
+};
 
 /// Environment that a training gets, as far as it is set; everything else, credentials above all,
 /// stays with the worker.
@@ -32,20 +38,35 @@ const LAST_SNAPSHOT: Duration = Duration::from_mins(2);
 
 /// The engine of a worker: trainings run in processes of their own.
 pub fn engine(config: &Config) -> anyhow::Result<Engine> {
+    let program = program().context("cannot find the program to train with")?;
+    let environment: Vec<_> = std::env::vars_os().filter(|(n, _)| is_passed(n)).collect();
+    let library = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty());
+    let settings = Settings {
+        onnxruntime: config
+            .worker
+            .onnxruntime
+            .clone()
+            .or(library.map(PathBuf::from)),
+        probe: Some(Probe {
+            program: program.clone(),
+            arguments: vec!["probe".into()],
+            environment: environment.clone(),
+        }),
+    };
     let process = ProcessConfig {
-        program: program().context("cannot find the program to train with")?,
+        program,
         name: "nereid".into(),
         arguments: ["trainer", "--log", &config.log.filter]
             .map(OsString::from)
             .into(),
-        environment: std::env::vars_os().filter(|(n, _)| is_passed(n)).collect(),
+        environment,
         lease: config.worker.lease,
         suspend_grace: config.worker.drain_timeout.max(LAST_SNAPSHOT),
         memory_limit: config.worker.memory_limit.map(|size| size.as_u64()),
     };
     Ok(Engine {
         trainer: Arc::new(ProcessTrainer::new(process)),
-        ..nereid_engine::engine()
+        ..nereid_engine::engine_with(settings)
     })
 }
 
@@ -67,6 +88,16 @@ pub fn run(args: &TrainerArgs) -> anyhow::Result<ExitCode> {
     telemetry::start_trainer(&args.log)?;
     leave_signals_to_worker().context("cannot listen to signals")?;
     Ok(nereid_worker::serve(&*nereid_engine::engine().trainer))
+}
+
+/// Tries a runtime on a model: a success, a message, or whatever the runtime does to the process.
+pub fn probe(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
+    let runtime = Runtime::ALL
+        .into_iter()
+        .find(|r| r.as_str() == args.runtime)
+        .with_context(|| format!("there is no runtime {:?}", args.runtime))?;
+    nereid_engine::serve_probe(&args.folder, runtime, args.library.clone())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A supervisor may signal all processes of a service at once; here the worker decides.

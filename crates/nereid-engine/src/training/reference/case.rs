@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 /// Values of a tensor, row-major, in Keras' order.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Array {
-    pub(super) shape: Vec<usize>,
-    pub(super) values: Vec<f64>,
+pub(crate) struct Array {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f64>,
 }
 
 impl Array {
@@ -22,7 +22,7 @@ impl Array {
         clippy::cast_possible_truncation,
         reason = "written from 32-bit floats"
     )]
-    pub(super) fn floats(&self) -> Vec<f32> {
+    pub(crate) fn floats(&self) -> Vec<f32> {
         self.values.iter().map(|&v| v as f32).collect()
     }
 }
@@ -30,16 +30,16 @@ impl Array {
 /// A training from given weights, and all that came of it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Case {
-    pub(super) name: String,
+pub(crate) struct Case {
+    pub(crate) name: String,
     /// Libraries whose values these are.
     sources: Vec<String>,
     /// The spec, but for model and dataset.
     pub(super) spec: Value,
-    pub(super) input: Array,
+    pub(crate) input: Array,
     /// Names of classes, or numbers; none if samples are their own targets.
     pub(super) targets: Vec<Value>,
-    pub(super) weights: BTreeMap<String, Array>,
+    pub(crate) weights: BTreeMap<String, Array>,
     /// Of the first weights, as served.
     pub(super) output: Array,
     /// Of each epoch.
@@ -51,7 +51,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    pub(super) fn spec(&self) -> Result<TrainSpec, Violations> {
+    pub(crate) fn spec(&self) -> Result<TrainSpec, Violations> {
         let mut spec = self.spec.clone();
         spec["model"] = json!("reference");
         spec["dataset"] = json!("reference");
@@ -70,7 +70,7 @@ impl Case {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MetricCase {
-    pub(super) name: String,
+    pub(crate) name: String,
     pub(super) metrics: Vec<Value>,
     /// How outputs are read: `classes`, `binary`, `labels`, `values`.
     pub(super) reading: String,
@@ -86,10 +86,10 @@ pub(super) struct MetricCase {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CallbackCase {
-    pub(super) name: String,
+    pub(crate) name: String,
     pub(super) callback: Value,
     pub(super) key: String,
-    pub(super) values: Vec<f64>,
+    pub(crate) values: Vec<f64>,
     pub(super) rate: f64,
     /// Learning rate after each epoch.
     pub(super) rates: Vec<f64>,
@@ -101,11 +101,11 @@ pub(super) struct CallbackCase {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InitializerCase {
-    pub(super) name: String,
+    pub(crate) name: String,
     layers: Value,
     input_shape: Vec<usize>,
     pub(super) weight: String,
-    pub(super) shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     pub(super) mean: f64,
     pub(super) std: f64,
     /// Largest absolute value.
@@ -131,7 +131,7 @@ struct File<T> {
 }
 
 /// Reads all cases of a topic.
-pub(super) fn cases<T: DeserializeOwned>(topic: &str) -> Vec<T> {
+pub(crate) fn cases<T: DeserializeOwned>(topic: &str) -> Vec<T> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference");
     let text = fs::read_to_string(folder.join(format!("{topic}.json"))).unwrap();
     let file: File<T> = serde_json::from_str(&text).unwrap();
