@@ -7,6 +7,8 @@ mod ask;
 mod cache;
 mod members;
 mod routes;
+mod shadow;
+mod traffic;
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -18,7 +20,7 @@ use nereid_core::{
     admission::{Admission, Admitted},
     engine::LocalReplicas,
     ids::ProjectId,
-    inference::{InferError, InferOptions, Timing},
+    inference::{Answer, InferError, InferOptions, Timing},
     limits::{MAX_INFERENCE_BYTES_HELD, MAX_INFERENCES_HELD},
     tensors::{Batch, Tensor},
 };
@@ -26,7 +28,10 @@ use nereid_store::{
     Store, StoreError,
     notify::{Wake, Wakeups},
 };
-use tokio::{sync::broadcast::error::RecvError, time::Instant};
+use tokio::{
+    sync::{broadcast::error::RecvError, mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::routes::VariantStatistics;
@@ -43,6 +48,8 @@ const REFRESH: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for a replica's answer.
 const INFER_TIMEOUT: Duration = Duration::from_secs(25);
+/// Longest wait for the first replica of a variant that slept.
+const WAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sends inference to ready replicas.
 pub struct Gateway {
@@ -53,7 +60,12 @@ pub struct Gateway {
     http: reqwest::Client,
     routes: Routes,
     refreshing: tokio::sync::Mutex<()>,
+    /// Raised whenever the routes were read anew.
+    refreshed: watch::Sender<u64>,
     admission: Arc<Admission>,
+    copies: mpsc::Sender<shadow::Copy>,
+    /// Taken by [`Gateway::run`].
+    copied: std::sync::Mutex<Option<mpsc::Receiver<shadow::Copy>>>,
 }
 
 impl Gateway {
@@ -72,6 +84,7 @@ impl Gateway {
             .build()?;
         let routes = Routes::default();
         let refreshing = tokio::sync::Mutex::default();
+        let (copies, receiver) = mpsc::channel(shadow::WAITING);
         Ok(Self {
             store,
             wakeups,
@@ -80,12 +93,28 @@ impl Gateway {
             http,
             routes,
             refreshing,
+            refreshed: watch::Sender::default(),
+            copies,
+            copied: std::sync::Mutex::new(Some(receiver)),
             admission: Admission::new(MAX_INFERENCES_HELD, MAX_INFERENCE_BYTES_HELD),
         })
     }
 
-    /// Keeps the route cache fresh until `shutdown`.
+    /// Keeps the route cache fresh, copies requests for shadows and reports on the traffic until
+    /// `shutdown`.
     pub async fn run(&self, shutdown: CancellationToken) {
+        let copied = self.copied.lock().map(|mut c| c.take()).ok().flatten();
+        let Some(mut copied) = copied else {
+            return tracing::error!("the gateway runs already");
+        };
+        tokio::select! {
+            () = self.keep_fresh(shutdown) => {}
+            () = self.mirror(&mut copied) => {}
+            () = self.report() => {}
+        }
+    }
+
+    async fn keep_fresh(&self, shutdown: CancellationToken) {
         let mut wakes = self.wakeups.subscribe();
         loop {
             if let Err(e) = self.refresh().await {
@@ -115,6 +144,7 @@ impl Gateway {
         let _one_at_a_time = self.refreshing.lock().await;
         let routes = self.store.routes().await?;
         self.routes.replace(routes);
+        self.refreshed.send_modify(|n| *n = n.wrapping_add(1));
         Ok(())
     }
 
@@ -169,8 +199,8 @@ impl Gateway {
             priority: options.priority,
             deadline: options.timeout.and_then(|t| began.checked_add(t)),
         };
-        let deadline = question.deadline;
-        let asking = self.ask_around(project, endpoint, variant, question);
+        let (deadline, batch) = (question.deadline, Arc::clone(&question.batch));
+        let asking = self.ask_awake(project, endpoint, variant, question);
         let asked = if let Some(at) = deadline {
             let Ok(asked) = tokio::time::timeout_at(at, asking).await else {
                 statistics.refused(&InferError::Expired);
@@ -186,12 +216,71 @@ impl Gateway {
                 if let Some((cache, key)) = cached {
                     cache.put(key, &answer.outputs);
                 }
+                self.note(project, endpoint, variant, batch, &answer.outputs);
                 Ok(answer.outputs)
             }
             Err(e) => {
                 statistics.refused(e.as_ref().map_or(&InferError::Gone, ReplicaError::refusal));
                 Err(problem(endpoint, e))
             }
+        }
+    }
+
+    /// Asks a variant, which is woken first if it sleeps: the request waits for its replica.
+    async fn ask_awake(
+        &self,
+        project: ProjectId,
+        endpoint: &Name,
+        variant: &Variant,
+        question: Question,
+    ) -> Result<Answer, Option<ReplicaError>> {
+        if !variant.is_asleep {
+            return self.ask_around(project, endpoint, variant, question).await;
+        }
+        let mut refreshed = self.refreshed.subscribe();
+        let waking = async {
+            if let Err(e) = self.store.wake_variant(variant.id).await {
+                tracing::warn!(%endpoint, error = %e, "a variant that sleeps cannot be woken");
+            }
+            loop {
+                let target = self.routes.get(project, endpoint);
+                let awake = |t: &Arc<Target>| t.find(variant.id).is_some_and(|v| !v.is_asleep);
+                if let Some(target) = target.filter(awake) {
+                    return Some(target);
+                }
+                refreshed.changed().await.ok()?;
+            }
+        };
+        let woken = tokio::time::timeout(WAKE_TIMEOUT, waking).await;
+        let target = woken.ok().flatten().ok_or(None)?;
+        let awake = target.find(variant.id).ok_or(None)?;
+        self.ask_around(project, endpoint, awake, question).await
+    }
+
+    /// Notes what an answer is compared with while a generation is being rolled out, and copies
+    /// the request for one that is tried as a shadow.
+    fn note(
+        &self,
+        project: ProjectId,
+        endpoint: &Name,
+        variant: &Variant,
+        batch: Arc<Batch>,
+        outputs: &[Tensor],
+    ) {
+        let target = self.routes.get(project, endpoint);
+        let Some(target) = target.filter(|t| t.compares()) else {
+            return;
+        };
+        variant.traffic.score(outputs);
+        if target.mirrors() {
+            // With too many waiting, the sample is smaller.
+            let _ = self.copies.try_send(shadow::Copy {
+                project,
+                endpoint: endpoint.clone(),
+                target,
+                batch,
+                answer: outputs.to_vec(),
+            });
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     ask::hedge_after,
     cache::Cache,
     members::{Counters, Member, draw, millis},
+    traffic::Traffic,
 };
 
 type Table = HashMap<ProjectId, HashMap<Name, Arc<Target>>>;
@@ -35,7 +36,7 @@ pub(crate) struct Target {
     generation: u32,
     /// What the generation being rolled out gets.
     candidate: Option<Candidate>,
-    /// Variants with a ready replica.
+    /// Variants with a ready replica, or without any while they sleep.
     pub(crate) variants: Vec<Variant>,
 }
 
@@ -58,6 +59,10 @@ pub(crate) struct Variant {
     pub(super) cache: Option<Arc<Cache>>,
     /// What happened to its requests in this process.
     pub(crate) statistics: Arc<Statistics>,
+    /// What its answers were like.
+    pub(super) traffic: Arc<Traffic>,
+    /// Whether it has no replica because nobody needed one.
+    pub(super) is_asleep: bool,
 }
 
 /// What happened to the requests of a variant in one process, since it began to serve there.
@@ -128,6 +133,13 @@ impl Routes {
         all
     }
 
+    /// Looks at each variant of each project.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&Variant)) {
+        for target in self.snapshot().values().flat_map(HashMap::values) {
+            target.variants.iter().for_each(&mut look);
+        }
+    }
+
     fn snapshot(&self) -> Arc<Table> {
         self.0
             .read()
@@ -138,7 +150,7 @@ impl Routes {
 
 impl Target {
     fn new(route: Route, counters: &mut Counters, before: Option<&Self>) -> Self {
-        let ready = |v: &RouteVariant| !v.replicas.is_empty();
+        let ready = |v: &RouteVariant| v.asleep || !v.replicas.is_empty();
         let variants = route.variants.into_iter().filter(ready);
         let variants = variants.map(|v| {
             let same = |b: &&Variant| b.id == v.id;
@@ -158,7 +170,7 @@ impl Target {
 
     /// Tells whether no replica has room for another request.
     pub(super) fn is_saturated(&self) -> bool {
-        let full = |v: &Variant| v.replicas.iter().all(|m| m.load() >= v.capacity);
+        let full = |v: &Variant| !v.is_asleep && v.replicas.iter().all(|m| m.load() >= v.capacity);
         self.variants.iter().all(full)
     }
 
@@ -176,7 +188,32 @@ impl Target {
             Some(c) if rand::random_range(0..100) < c.share => c.generation,
             _ => self.generation,
         };
-        self.draw(Some(drawn)).or_else(|| self.draw(None))
+        self.draw(Some(drawn)).or_else(|| match self.candidate {
+            Some(c) if c.share == 0 => None,
+            _ => self.draw(None),
+        })
+    }
+
+    /// Tells whether the request at hand is one that the shadow gets a copy of.
+    pub(super) fn mirrors(&self) -> bool {
+        let sample = self.candidate.map_or(0, |c| c.shadow);
+        sample > 0 && rand::random_range(0..100) < sample
+    }
+
+    /// Tells whether answers of two generations are being compared.
+    pub(super) fn compares(&self) -> bool {
+        self.candidate.is_some()
+    }
+
+    /// Draws a variant of the generation that is tried as a shadow.
+    pub(super) fn shadow(&self) -> Option<&Variant> {
+        let candidate = self.candidate.filter(|c| c.shadow > 0)?;
+        self.draw(Some(candidate.generation))
+    }
+
+    /// Finds a variant by its identifier.
+    pub(super) fn find(&self, id: VariantId) -> Option<&Variant> {
+        self.variants.iter().find(|v| v.id == id)
     }
 
     /// Draws a variant of a generation, or of any.
@@ -239,6 +276,8 @@ impl Variant {
             hedge_after: hedge_after(settings.hedge_after_us),
             cache,
             statistics: before.map(|b| b.statistics.clone()).unwrap_or_default(),
+            traffic: before.map(|b| b.traffic.clone()).unwrap_or_default(),
+            is_asleep: variant.asleep,
         }
     }
 
