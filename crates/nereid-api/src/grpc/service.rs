@@ -8,6 +8,7 @@ use nereid_core::{
     ids::ProjectId,
     keys::{Actor, Role},
 };
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -251,6 +252,8 @@ async fn infer(
     request: ModelInferRequest,
 ) -> Result<ModelInferResponse, Problem> {
     let (name, version) = model(&request.model_name, &request.model_version)?;
+    let bytes = request.encoded_len();
+    let _admitted = state.gateway.admit(project, Some(&name), bytes)?;
     let (inference, as_bytes) = messages::inference(request).map_err(refused)?;
     let answer = serve::infer(state, project, name, version, inference).await?;
     Ok(messages::response(answer, as_bytes))
