@@ -44,6 +44,17 @@ struct Http {
     key: String,
 }
 
+/// The query of an operation that needs one.
+fn required(operation: &Value) -> String {
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let needed = parameters.filter(|p| p["in"] == "query" && p["required"] == true);
+    let pairs: Vec<_> = needed
+        .map(|p| format!("{}=1,2", p["name"].as_str().unwrap()))
+        .collect();
+    let mark = if pairs.is_empty() { "" } else { "?" };
+    format!("{mark}{}", pairs.join("&"))
+}
+
 impl Http {
     async fn send(&self, method: Method, path: &str) -> Response {
         let request = self.client.request(method, format!("{}{path}", self.base));
@@ -87,7 +98,7 @@ impl Http {
             for method in [Method::GET, Method::DELETE] {
                 let operation = &item[method.as_str().to_lowercase()];
                 if operation["security"].is_array() && template != "/v2" {
-                    reads.push((method, path.join("/")));
+                    reads.push((method, path.join("/") + &required(operation)));
                 }
             }
         }
