@@ -90,6 +90,7 @@ impl WriteTx {
             variants: &variants,
             settings: &settings,
             job: None,
+            like: None,
         };
         generations::insert(&mut self.tx, id, 1, &new).await?;
         self.audit("create", &format!("endpoint/{name}")).await?;
@@ -107,11 +108,11 @@ impl WriteTx {
         let id = generations::find(&mut self.tx, self.project, name).await?;
         if !self.undo_rollout(id).await? {
             let previous = generations::previous(&mut self.tx, id).await?;
-            let spec = previous.ok_or_else(|| {
+            let (like, spec) = previous.ok_or_else(|| {
                 let what = format!("no generation of endpoint {name} served before the newest one");
                 StoreError::conflict("no_previous", what)
             })?;
-            add(&mut self.tx, self.project, id, &spec).await?;
+            add(&mut self.tx, self.project, id, &spec, Some(like)).await?;
         }
         self.audit("rollback", &format!("endpoint/{name}")).await?;
         self.wake(Wake::Endpoints);
@@ -132,7 +133,7 @@ impl Store {
     ) -> Result<Endpoint, StoreError> {
         let mut tx = self.pool.begin().await?;
         let id = generations::find(&mut tx, project, name).await?;
-        add(&mut tx, project, id, spec).await?;
+        add(&mut tx, project, id, spec, None).await?;
         let resource = format!("endpoint/{name}");
         audit::record(&mut tx, project, self.actor, "update", &resource).await?;
         let endpoint = read_endpoint(&mut tx, project, name).await?;
@@ -209,6 +210,7 @@ async fn add(
     project: ProjectId,
     endpoint: EndpointId,
     spec: &EndpointSpec,
+    like: Option<i32>,
 ) -> Result<(), StoreError> {
     let variants = generations::resolve(conn, project, spec).await?;
     let settings = GenerationSettings {
@@ -218,6 +220,7 @@ async fn add(
         variants: &variants,
         settings: &settings,
         job: None,
+        like,
     };
     generations::add(conn, endpoint, &new).await?;
     Ok(())

@@ -5,7 +5,7 @@ SELECT
     o.generation AS "candidate?", o.share AS "share?", g.settings AS "rollout?",
     v.id AS variant, v.generation, v.name AS variant_name, v.weight, v.settings,
     m.name AS model, mv.version, mv.signature,
-    encode(sha256(convert_to((mv.serving -> 'files')::text, 'UTF8')), 'hex') AS digest,
+    encode(sha256(convert_to((COALESCE(v.artifact, mv.serving) -> 'files')::text, 'UTF8')), 'hex') AS digest,
     r.id AS "replica?", r.worker AS "worker?", r.url AS "url?"
 FROM endpoints e
 LEFT JOIN endpoint_rollouts o

@@ -12,3 +12,8 @@ WHERE NOT EXISTS (
       AND (
         strpos(v.manifest_uri, format('/%s/%s-%s/', f.job_id, f.epoch, f.claim_id)) > 0
         OR strpos((v.serving ->> 'prefix') || '/', format('/%s/%s-%s/', f.job_id, f.epoch, f.claim_id)) > 0))
+AND NOT EXISTS (
+    -- What generations of endpoints serve stays, even when the version was deployed anew since.
+    SELECT FROM endpoint_variants v JOIN endpoints e ON e.id = v.endpoint_id
+    WHERE v.model_version_id = j.model_version_id AND e.deleted_at IS NULL
+      AND strpos((v.artifact ->> 'prefix') || '/', format('/%s/%s-%s/', f.job_id, f.epoch, f.claim_id)) > 0)

@@ -35,6 +35,8 @@ pub(crate) struct NewGeneration<'a> {
     pub(crate) settings: &'a GenerationSettings,
     /// Deploy job that makes it.
     pub(crate) job: Option<JobId>,
+    /// Generation whose artifacts it serves; those of the newest deployments unless given.
+    pub(crate) like: Option<i32>,
 }
 
 /// Finds the versions that `spec` names and locks them against deletion.
@@ -176,8 +178,12 @@ pub(crate) async fn insert(
     .execute(&mut *conn)
     .await?;
     sqlx::query!(
-        "INSERT INTO endpoint_variants (id, endpoint_id, generation, position, name, model_version_id, weight, replicas, settings)
-         SELECT v.id, $1, $2, v.n::integer - 1, v.name, v.version, v.weight, v.replicas, v.settings
+        "INSERT INTO endpoint_variants (
+             id, endpoint_id, generation, position, name, model_version_id, weight, replicas, settings, artifact)
+         SELECT v.id, $1, $2, v.n::integer - 1, v.name, v.version, v.weight, v.replicas, v.settings, COALESCE(
+             (SELECT o.artifact FROM endpoint_variants o
+              WHERE o.endpoint_id = $1 AND o.generation = $9 AND o.name = v.name AND o.model_version_id = v.version),
+             (SELECT m.serving FROM model_versions m WHERE m.id = v.version))
          FROM unnest($3::uuid[], $4::text[], $5::uuid[], $6::integer[], $7::integer[], $8::jsonb[])
              WITH ORDINALITY AS v (id, name, version, weight, replicas, settings, n)",
         endpoint.0,
@@ -187,20 +193,21 @@ pub(crate) async fn insert(
         &versions,
         &weights,
         &replicas,
-        &settings
+        &settings,
+        new.like
     )
     .execute(&mut *conn)
     .await?;
     rollouts::begin(conn, endpoint.0, generation).await
 }
 
-/// Reads what the newest generation but one among those that served was.
+/// Reads what the newest generation but one among those that served was, and its number.
 pub(super) async fn previous(
     conn: &mut Tx,
     endpoint: EndpointId,
-) -> Result<Option<EndpointSpec>, StoreError> {
+) -> Result<Option<(i32, EndpointSpec)>, StoreError> {
     let rows = sqlx::query!(
-        "SELECT v.id, v.name, m.name AS model, mv.version, v.weight, v.replicas, v.settings
+        "SELECT v.id, v.generation, v.name, m.name AS model, mv.version, v.weight, v.replicas, v.settings
          FROM endpoint_variants v
          JOIN model_versions mv ON mv.id = v.model_version_id
          JOIN models m ON m.id = mv.model_id
@@ -212,9 +219,9 @@ pub(super) async fn previous(
     )
     .fetch_all(conn)
     .await?;
-    if rows.is_empty() {
+    let Some(generation) = rows.first().map(|r| r.generation) else {
         return Ok(None);
-    }
+    };
     let variants = rows.into_iter().map(|r| {
         let row = Row::new("endpoint_variants", &r.id);
         let settings: VariantSettings = row.json("settings", r.settings)?;
@@ -232,8 +239,9 @@ pub(super) async fn previous(
     });
     let variants = variants.collect::<Result<_, StoreError>>()?;
     // A rollback is carried out at once, however the generation came to serve the first time.
-    Ok(Some(EndpointSpec {
+    let spec = EndpointSpec {
         variants,
         rollout: Rollout::default(),
-    }))
+    };
+    Ok(Some((generation, spec)))
 }

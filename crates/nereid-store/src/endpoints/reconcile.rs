@@ -92,7 +92,7 @@ async fn let_go(conn: &mut Tx, worker: WorkerId) -> Result<u64, StoreError> {
 
 async fn assignments(conn: &mut Tx, worker: WorkerId) -> Result<Vec<Assignment>, StoreError> {
     let rows = sqlx::query!(
-        r#"SELECT r.id, r.variant_id, r.status, v.settings, m.id AS version, m.serving AS "serving?"
+        r#"SELECT r.id, r.variant_id, r.status, v.settings, m.id AS version, COALESCE(v.artifact, m.serving) AS "serving?"
          FROM replicas r
          JOIN endpoint_variants v ON v.id = r.variant_id
          JOIN model_versions m ON m.id = v.model_version_id

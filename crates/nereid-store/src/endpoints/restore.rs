@@ -24,7 +24,8 @@ pub(super) async fn adopt_same(
          ) o FULL JOIN (
              SELECT * FROM endpoint_variants WHERE endpoint_id = $1 AND generation = $2
          ) n ON n.name = o.name AND n.model_version_id = o.model_version_id
-            AND n.settings - 'autoscaling' = o.settings - 'autoscaling'"#,
+            AND n.settings - 'autoscaling' = o.settings - 'autoscaling'
+            AND n.artifact -> 'files' IS NOT DISTINCT FROM o.artifact -> 'files'"#,
         endpoint,
         generation
     )
@@ -74,8 +75,8 @@ pub(super) async fn restore(
     .execute(&mut *conn)
     .await?;
     sqlx::query!(
-        "INSERT INTO endpoint_variants (id, endpoint_id, generation, position, name, model_version_id, weight, replicas, settings)
-         SELECT uuid_v7(), endpoint_id, $3, position, name, model_version_id, weight, replicas, settings
+        "INSERT INTO endpoint_variants (id, endpoint_id, generation, position, name, model_version_id, weight, replicas, settings, artifact)
+         SELECT uuid_v7(), endpoint_id, $3, position, name, model_version_id, weight, replicas, settings, artifact
          FROM endpoint_variants WHERE endpoint_id = $1 AND generation = $2",
         endpoint,
         from,

@@ -66,6 +66,7 @@ impl Store {
                     rollout: spec.rollout.clone(),
                 },
                 job: Some(fence.job),
+                like: None,
             };
             next_generation(&mut tx, lease.project, endpoint, &new).await?
         };

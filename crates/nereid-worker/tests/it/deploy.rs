@@ -8,7 +8,7 @@ use nereid_core::{
     jobs::{JobResult, JobStatus, TerminationReason},
     tensors::{Batch, Tensor, TensorValues},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     engine::{Scripted, short},
@@ -104,16 +104,23 @@ async fn a_deployed_version_answers_in_process_and_over_http() {
 }
 
 #[tokio::test]
-async fn a_second_deployment_uses_the_artifact_of_the_first_and_replaces_its_replica() {
+async fn a_second_deployment_uses_the_artifact_of_the_first_and_its_replica_if_it_serves_alike() {
     let world = world().await;
     let engine = Scripted::new(short);
     let worker = world.worker(&engine).await;
     let first = deployed(&world).await;
-    let id = world.submit(&deploy()).await;
-    let job = world.finished(id).await;
-    assert_eq!(job.status, JobStatus::Succeeded, "{:?}", job.error);
-    assert_eq!(engine.optimised.load(Ordering::Relaxed), 1);
-    let second = address(&world).await;
+    let again = async |spec: Value| {
+        let job = json!({"kind": "deploy", "spec": spec});
+        let id = world.submit(&NewJob::read(job).unwrap()).await;
+        let job = world.finished(id).await;
+        assert_eq!(job.status, JobStatus::Succeeded, "{:?}", job.error);
+        assert_eq!(engine.optimised.load(Ordering::Relaxed), 1);
+        address(&world).await
+    };
+    let same = again(json!({"model": "digits", "version": 1})).await;
+    assert_eq!(first.id, same.id, "nothing changed");
+    let other = json!({"model": "digits", "version": 1, "batching": {"max_batch_size": 8}});
+    let second = again(other).await;
     assert_ne!(first.id, second.id);
     // Both generations share the artifact, and so the loaded model.
     assert_eq!(engine.loaded.load(Ordering::Relaxed), 1);
