@@ -21,6 +21,7 @@ pub mod limits;
 pub mod models;
 pub mod names;
 pub mod rollouts;
+pub mod rows;
 pub mod spec;
 pub mod statistics;
 pub mod tensors;
