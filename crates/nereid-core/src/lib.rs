@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod audit;
 pub mod autoscaling;
+pub mod batch_predictions;
 pub mod batching;
 pub mod clock;
 pub mod datasets;

@@ -3,11 +3,15 @@
 //! What answers a client's rows also answers those of a batch prediction: there is one way from
 //! a row to its prediction.
 
+mod input;
 pub mod numbers;
 
 use std::collections::HashMap;
 
-pub use self::numbers::{Given, Numbers, Row};
+pub use self::{
+    input::{InputRow, RowReading},
+    numbers::{Given, Numbers, Row},
+};
 use crate::{
     Violations,
     datasets::encoding::{Cell, TableEncoder},
