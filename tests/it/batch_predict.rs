@@ -23,7 +23,8 @@ const MAX_OBJECT: u64 = 64 << 20;
 async fn put(objects: &Objects, uri: &str, content: impl Into<Vec<u8>>) {
     let uri: S3Uri = uri.parse().unwrap();
     let content: Vec<u8> = content.into();
-    let put = objects.put_bytes(&uri, content.into(), &PutOptions::default());
+    let options = PutOptions::default();
+    let put = objects.put_bytes(&uri, content.into(), &options);
     put.await.unwrap();
 }
 

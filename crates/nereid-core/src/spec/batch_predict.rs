@@ -11,6 +11,7 @@ use crate::{
     Name,
     datasets::{DatasetFormat, DatasetSource, FileRole, FileUris, columns::ColumnSpec},
     limits,
+    models::{Alias, check_one_of},
     validation::{ObjectReader, Violations, escape},
     words::words,
 };
@@ -221,6 +222,9 @@ pub struct BatchPredictSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 2_147_483_647_i64)]
     pub version: Option<u32>,
+    /// Alias that names the version in its number's place; submission writes the number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Alias>,
     /// The rows.
     pub input: BatchInput,
     /// Where the predictions go.
@@ -258,6 +262,7 @@ impl BatchPredictSpec {
         let mut r = ObjectReader::new(value, pointer, violations)?;
         let model: Option<Name> = r.required("model");
         let version: Option<u32> = r.optional("version");
+        let alias: Option<Alias> = r.optional("alias");
         let input: Option<BatchInput> = r.required("input");
         let output: Option<BatchOutput> = r.required("output");
         let batch_size = r.optional("batch_size").unwrap_or(BATCH_SIZE);
@@ -268,6 +273,7 @@ impl BatchPredictSpec {
         let spec = Self {
             model: model?,
             version,
+            alias,
             input: input?,
             output: output?,
             batch_size,
@@ -281,8 +287,7 @@ impl BatchPredictSpec {
 
     fn check(&self, pointer: &str, v: &mut Violations) {
         let at = |field: &str| format!("{pointer}/{field}");
-        let newest = i32::MAX.unsigned_abs();
-        v.check_range(&at("version"), self.version.unwrap_or(1), 1, newest);
+        check_one_of(self.version, self.alias.as_ref(), false, pointer, v);
         self.input.check(&at("input"), v);
         self.output.check(&at("output"), v);
         if let Some(format) = self.input.format {

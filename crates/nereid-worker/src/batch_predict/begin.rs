@@ -29,26 +29,23 @@ pub(super) async fn begin(
     output: &Output<'_>,
 ) -> Result<BatchState, RunError> {
     let fence = &attempt.fence;
-    let begun = attempt.insist(|| ctx.store.batch_prediction(fence)).await?;
-    if let Some(state) = begun {
+    let before = attempt.insist(|| ctx.store.batch_prediction(fence)).await?;
+    if let Some(state) = before {
         return Ok(state);
     }
     // Before the prefix is claimed: what an input lacks is no reason to use up a prefix.
-    let (source, files, rows) = match &spec.input.dataset {
-        Some(dataset) => {
-            let (name, number) = (&dataset.name, dataset.version);
-            let found = || ctx.store.dataset_version(claim.project, name, number);
-            let found = attempt.insist(found).await?;
-            (found.source, found.files, Some(found.statistics.rows))
-        }
-        None => {
-            let source = spec.input.source().ok_or_else(|| {
-                RunError::Internal("the spec names neither a dataset nor a file".to_owned())
-            })?;
-            let pin = || pin(ctx, claim, &source);
-            let files = ctx.patiently("finding the input", pin).await?;
-            (source, files, None)
-        }
+    let (source, files, rows) = if let Some(dataset) = &spec.input.dataset {
+        let (name, number) = (&dataset.name, dataset.version);
+        let find = || ctx.store.dataset_version(claim.project, name, number);
+        let found = attempt.insist(find).await?;
+        (found.source, found.files, Some(found.statistics.rows))
+    } else {
+        let source = spec.input.source().ok_or_else(|| {
+            RunError::Internal("the spec names neither a dataset nor a file".to_owned())
+        })?;
+        let pin = || pin(ctx, claim, &source);
+        let files = ctx.patiently("finding the input", pin).await?;
+        (source, files, None)
     };
     let source = shaped(source, version);
     let serving = version.serving.as_ref();

@@ -222,7 +222,7 @@ impl Run {
                 Err(errors) => rejected.push((number, None, errors)),
             }
         }
-        let fitting = self.sort_out(kept, requests, &mut rejected);
+        let fitting = self.sort_out(kept, &requests, &mut rejected);
         self.reject(rejected, part)?;
         let Some((kept, batch)) = fitting else {
             return Ok(());
@@ -244,12 +244,12 @@ impl Run {
     fn sort_out(
         &self,
         kept: Vec<(u64, InputRow)>,
-        requests: Vec<Row>,
+        requests: &[Row],
         rejected: &mut Vec<Rejected>,
     ) -> Option<(Vec<(u64, InputRow)>, Batch)> {
         let encoder = self.encoder.as_ref();
         let exact = kept.iter().all(|(_, row)| self.inexact(row).is_none());
-        if exact && let Ok(batch) = rows::batch(&requests, &self.signature, encoder) {
+        if exact && let Ok(batch) = rows::batch(requests, &self.signature, encoder) {
             return Some((kept, batch));
         }
         let mut fitting = (
@@ -259,7 +259,7 @@ impl Run {
                 values: Vec::new(),
             },
         );
-        for ((number, row), request) in kept.into_iter().zip(&requests) {
+        for ((number, row), request) in kept.into_iter().zip(requests) {
             let one = std::slice::from_ref(request);
             let errors = match (
                 rows::batch(one, &self.signature, encoder),

@@ -8,7 +8,7 @@ use nereid_core::{
     spec::{BatchPredictSpec, batch_predict::BatchOutput},
 };
 use nereid_objects::S3Uri;
-use nereid_store::ResourceKind::{Model, ModelVersion};
+use nereid_store::ResourceKind::{Model, ModelAlias, ModelVersion};
 
 use super::pin;
 use crate::{
@@ -49,6 +49,13 @@ async fn pin_model(
     let [model_at, version_at] = ["/spec/model", "/spec/version"];
     let model = state.store.model(project, &spec.model).await;
     let model = model.map_err(reference(&[Model], model_at))?;
+    if let Some(alias) = spec.alias.take() {
+        let found = state.store.aliased_version(project, &spec.model, &alias);
+        let found = found.await;
+        let found = found.map_err(reference(&[Model, ModelAlias], "/spec/alias"))?;
+        spec.version = Some(found.version);
+        return Ok(());
+    }
     let version = spec.version.or(model.latest_version).ok_or_else(|| {
         let detail = format!("the model {} has no version", model.name);
         Problem::violation(model_at, "not_found", detail)
