@@ -76,7 +76,7 @@ pub(crate) async fn run(
             source: plan.source.clone(),
         },
         spec: spec.clone(),
-        scratch,
+        scratch: Arc::clone(&scratch),
         done,
         rows: plan.rows,
         next_part: u32::try_from(parts.len()).unwrap_or(u32::MAX),
@@ -92,6 +92,8 @@ pub(crate) async fn run(
         Ok::<_, RunError>((output, parts))
     };
     let (computed, written) = tokio::join!(computing, Box::pin(writing));
+    // The last part is uploaded after the thread has ended, and lies there.
+    drop(scratch);
     let (output, parts) = written?;
     computed?.map_err(|error| explain(error, &fault))?;
     attempt.outbox.phase(JobPhase::Uploading);
