@@ -10,6 +10,7 @@
 
 mod auth;
 mod bad_inputs;
+mod batch_predict;
 mod cli;
 mod datasets;
 mod finetune;

@@ -24,7 +24,8 @@ use crate::{
     problem::ProblemDocument,
     router::operations,
     schemas::{
-        AnyJobSpec, DeployKind, JobSchema, MetricOrName, NoopKind, SubmitOptions, TrainKind,
+        AnyJobSpec, BatchPredictKind, DeployKind, JobSchema, MetricOrName, NoopKind, SubmitOptions,
+        TrainKind,
     },
     v1::{
         jobs::{JobOrder, LabelFilter},
@@ -57,7 +58,7 @@ use crate::{
     ),
     components(schemas(
         ProblemDocument, OipError, AnyJobSpec, JobKind, JobOrder, LabelFilter, FileName, TrainKind, DeployKind,
-        NoopKind, MetricOrName, SubmitOptions, JobRequest, Waiting, DeviceKind, NoopSpec,
+        BatchPredictKind, NoopKind, MetricOrName, SubmitOptions, JobRequest, Waiting, DeviceKind, NoopSpec,
     )),
     modifiers(&BearerKey),
 )]

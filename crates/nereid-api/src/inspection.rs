@@ -178,7 +178,7 @@ fn find_problem(role: FileRole, fault: FindFault) -> Problem {
 }
 
 /// Tells whether an object of Nereid's own bucket belongs to another project.
-fn is_foreign(uri: &S3Uri, own_bucket: &str, project: ProjectId) -> bool {
+pub(crate) fn is_foreign(uri: &S3Uri, own_bucket: &str, project: ProjectId) -> bool {
     uri.bucket() == own_bucket
         && uri.key().starts_with("projects/")
         && !uri.key().starts_with(&format!("projects/{project}/"))

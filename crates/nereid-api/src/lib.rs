@@ -15,7 +15,6 @@ mod gateway;
 pub mod grpc;
 mod health;
 mod inspection;
-mod numbers;
 mod oip;
 mod once;
 mod pages;
@@ -27,6 +26,8 @@ mod server;
 mod state;
 mod v1;
 mod v2;
+
+use nereid_core::rows::numbers;
 
 pub use auth::{hash_key_secret, key_prefix, new_key_secret};
 pub use document::{OpenApiDocument, openapi};

@@ -21,8 +21,8 @@ use nereid_core::{
     models::{Alias, Runtime},
     rollouts::Rollout,
     spec::{
-        Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule, Task, Tolerance,
-        TrainSpec, WeightFormat,
+        BatchPredictSpec, Callback, FitOptions, Loss, Metric, Network, NoopSpec, Optimizer, Rule,
+        Task, Tolerance, TrainSpec, WeightFormat,
     },
     workers::DeviceKind,
 };
@@ -38,6 +38,8 @@ pub(crate) enum SubmitJob {
     Train(SubmitTrainJob),
     /// Optimises a model version and serves it behind an endpoint.
     Deploy(SubmitDeployJob),
+    /// Predicts the rows of files in S3 and writes the predictions to S3.
+    BatchPredict(SubmitBatchPredictJob),
     /// Does nothing for a while: tries out and measures the queue.
     Noop(SubmitNoopJob),
 }
@@ -56,6 +58,14 @@ pub(crate) enum TrainKind {
 pub(crate) enum DeployKind {
     /// A deploy job.
     Deploy,
+}
+
+/// The word `batch_predict`.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum BatchPredictKind {
+    /// A batch prediction.
+    BatchPredict,
 }
 
 /// The word `noop`.
@@ -135,6 +145,30 @@ pub(crate) struct SubmitDeployJob {
     kind: DeployKind,
     /// What to deploy and where.
     spec: SubmitDeploySpec,
+    /// How it is queued.
+    #[serde(flatten)]
+    options: SubmitOptions,
+}
+
+/// A batch prediction to submit.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "kind": "batch_predict",
+    "spec": {
+        "model": "digits",
+        "version": 1,
+        "input": {"uri": "s3://bucket/new/", "format": "csv", "label_column": "label"},
+        "output": {"uri": "s3://bucket/predictions/2026-01-31/", "id_columns": ["id"]},
+        "on_error": "skip",
+        "max_errors": 100
+    }
+}))]
+pub(crate) struct SubmitBatchPredictJob {
+    /// Kind of the job.
+    kind: BatchPredictKind,
+    /// What to predict, by what, and where to.
+    spec: BatchPredictSpec,
     /// How it is queued.
     #[serde(flatten)]
     options: SubmitOptions,

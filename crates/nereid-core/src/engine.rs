@@ -20,6 +20,7 @@ use crate::{
     inference::{Answer, InferError, InferOptions},
     jobs::{Directive, JobPhase, Progress, TerminationReason},
     models::{OptimisationReport, Runtime, Signature, TrainedModel},
+    rows::InputRow,
     spec::{Tolerance, TrainSpec, WeightFormat},
     tensors::{Batch, Tensor},
     workers::DeviceKind,
@@ -260,6 +261,33 @@ pub struct Goal {
     pub runtime: Option<Runtime>,
 }
 
+/// Reads the rows of files as they lie there, to predict them.
+pub trait RowReader: Send + Sync {
+    /// Opens the data file; `check` is asked about every megabyte and ends the reading by an error.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidData`] or [`EngineError::Io`].
+    fn open(
+        &self,
+        source: &DatasetSource,
+        files: &dyn DataFiles,
+        check: &mut dyn FnMut() -> Result<(), EngineError>,
+    ) -> Result<Box<dyn InputRows>, EngineError>;
+}
+
+/// Rows of a file, one after the other.
+pub trait InputRows: Send {
+    /// Returns the columns that a header names.
+    fn header(&self) -> Option<&[String]>;
+
+    /// Reads the next row; `None` after the last.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidData`] with a row (from 1): it cannot be read, but the next one may
+    /// be. After any other error there is nothing more to read.
+    fn next(&mut self) -> Result<Option<InputRow>, EngineError>;
+}
+
 /// Makes a published version fit for serving.
 pub trait Optimizer: Send + Sync {
     /// Reads the version in `model`, writes the serving files into `output` and compares both.
@@ -336,4 +364,6 @@ pub struct Engine {
     pub optimizer: Arc<dyn Optimizer>,
     /// Loads what is served.
     pub loader: Arc<dyn Loader>,
+    /// Reads what is predicted.
+    pub rows: Arc<dyn RowReader>,
 }

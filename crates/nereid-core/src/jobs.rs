@@ -73,6 +73,27 @@ pub enum JobResult {
         /// Number of the version.
         version: u32,
     },
+    /// Predictions in S3.
+    BatchPredict {
+        /// Name of the model.
+        model: Name,
+        /// Number of the version.
+        version: u32,
+        /// Rows that were predicted.
+        rows: u64,
+        /// Rows that were passed over because they do not fit the model.
+        rejected: u64,
+        /// S3 prefix below which the predictions are.
+        output: String,
+        /// S3 URI of the manifest, which lists all files with their digests.
+        manifest: String,
+        /// SHA-256 of the manifest, hexadecimal.
+        manifest_sha256: String,
+        /// Time that reading, predicting and writing took, all attempts together, in seconds.
+        seconds: f64,
+        /// Rows predicted or passed over per second of it.
+        rows_per_second: f64,
+    },
     /// Nothing.
     Noop {},
 }

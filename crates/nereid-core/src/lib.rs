@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod audit;
 pub mod autoscaling;
+pub mod batch_predictions;
 pub mod batching;
 pub mod clock;
 pub mod datasets;
@@ -21,6 +22,7 @@ pub mod limits;
 pub mod models;
 pub mod names;
 pub mod rollouts;
+pub mod rows;
 pub mod spec;
 pub mod statistics;
 pub mod tensors;

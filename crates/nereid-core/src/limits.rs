@@ -94,6 +94,16 @@ pub const MAX_PREDICT_ROWS: usize = 4_096;
 pub const MAX_PREDICT_VALUES: usize = 32 << 20;
 /// Longest head of one part of a form in bytes.
 pub const MAX_PART_HEAD_BYTES: usize = 8 << 10;
+/// Most rows of one file of a batch prediction.
+pub const MAX_ROWS_PER_PART: u32 = 1_000_000;
+/// Most files that a batch prediction writes its predictions to.
+pub const MAX_BATCH_PARTS: usize = 100_000;
+/// Most input columns that a batch prediction keeps beside its predictions.
+pub const MAX_ID_COLUMNS: usize = 64;
+/// Most values that a batch prediction gives the model at a time, whatever its batch size.
+pub const MAX_BATCH_VALUES: usize = 1 << 24;
+/// Longest key of the prefix below which a batch prediction writes, in bytes.
+pub const MAX_OUTPUT_KEY_LEN: usize = 900;
 /// Most labels or tags on one resource.
 pub const MAX_TAGS: usize = 64;
 /// Longest label or tag key in characters.

@@ -1,6 +1,7 @@
 //! Declarative specs of jobs: what a client writes, validated without a tensor framework.
 
 pub mod augmentation;
+pub mod batch_predict;
 pub mod callbacks;
 pub mod deploy;
 pub mod finetune;
@@ -23,6 +24,7 @@ pub mod train;
 pub mod weights;
 
 pub use augmentation::Augmentation;
+pub use batch_predict::BatchPredictSpec;
 pub use callbacks::{Callback, Monitor};
 pub use deploy::{DeploySpec, Tolerance, WeightFormat};
 pub use finetune::{InitializeFrom, Lora, Mismatched, Scaling};

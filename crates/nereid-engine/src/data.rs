@@ -12,6 +12,7 @@ mod digest;
 mod elements;
 mod idx;
 mod images;
+mod inputs;
 mod inspect;
 mod jsonl;
 mod keys;
@@ -33,6 +34,7 @@ mod tables;
 use nereid_core::engine::EngineError;
 
 pub(crate) use images::DatasetImages;
+pub(crate) use inputs::DatasetRows;
 pub(crate) use inspect::DatasetInspector;
 
 pub(crate) use keys::{Key, read_keys};

@@ -49,6 +49,7 @@ pub fn engine_with(settings: Settings) -> Engine {
             settings: settings.clone(),
         }),
         loader: Arc::new(serving::ModelLoader { settings }),
+        rows: Arc::new(data::DatasetRows),
     }
 }
 

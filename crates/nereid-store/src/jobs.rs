@@ -108,6 +108,7 @@ pub(crate) fn read_spec(row: Row<'_>, kind: &str, spec: Value) -> Result<JobSpec
     Ok(match row.word("kind", kind)? {
         JobKind::Train => JobSpec::Train(row.json("spec", spec)?),
         JobKind::Deploy => JobSpec::Deploy(row.json("spec", spec)?),
+        JobKind::BatchPredict => JobSpec::BatchPredict(row.json("spec", spec)?),
         JobKind::Noop => JobSpec::Noop(row.json("spec", spec)?),
     })
 }
@@ -117,6 +118,7 @@ fn spec_document(spec: &JobSpec) -> Result<Value, StoreError> {
     match spec {
         JobSpec::Train(spec) => rows::json(spec),
         JobSpec::Deploy(spec) => rows::json(spec),
+        JobSpec::BatchPredict(spec) => rows::json(spec),
         JobSpec::Noop(spec) => rows::json(spec),
     }
 }

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::{Store, StoreError, rows::Row};
 
+mod batch;
 pub(crate) mod checkpoints;
 mod claim;
 pub(crate) mod complete;
@@ -31,6 +32,7 @@ mod rollout;
 mod sweep;
 mod watch;
 
+pub use batch::BatchState;
 pub use reaper::IDEMPOTENCY_WINDOW;
 
 /// What a worker can take.

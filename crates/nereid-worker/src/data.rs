@@ -1,12 +1,13 @@
 //! A pinned dataset version as the engine reads it: streamed from S3, the very bytes inspected.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read},
     sync::{Arc, Mutex},
 };
 
 use nereid_core::{
-    datasets::{DatasetVersion, FileRole},
+    datasets::{DatasetFile, DatasetVersion, FileRole},
     engine::{DataFiles, DataInput},
 };
 use nereid_objects::{InvalidUri, ObjectError, Objects, datasets::PinnedFiles};
@@ -34,10 +35,10 @@ impl Fault {
 }
 
 /// What to tell the client about an error that will not go away; each names its object.
-fn fatal(error: &ObjectError) -> Option<String> {
+pub(crate) fn fatal(error: &ObjectError) -> Option<String> {
     match error {
         ObjectError::PreconditionFailed { target } => Some(format!(
-            "{target} is no longer the object that was registered; register the dataset again to train on what is there now"
+            "{target} is no longer the object that it was; register the dataset again, or submit the job anew, to read what is there now"
         )),
         ObjectError::NoSuchBucket { target }
         | ObjectError::NoSuchKey { target }
@@ -63,12 +64,21 @@ pub(crate) fn input(objects: &Objects, version: &DatasetVersion, fault: &Fault) 
     DataInput {
         source: version.source.clone(),
         schema: version.schema.clone(),
-        files: Arc::new(WatchedFiles {
-            files: PinnedFiles::of_version(objects, version.files.clone()),
-            fault: fault.clone(),
-        }),
+        files: files(objects, version.files.clone(), fault),
         digest: Some(version.digest.clone()),
     }
+}
+
+/// Makes readers of pinned files; what cannot be read for good is noted in `fault`.
+pub(crate) fn files(
+    objects: &Objects,
+    files: BTreeMap<FileRole, DatasetFile>,
+    fault: &Fault,
+) -> Arc<dyn DataFiles> {
+    Arc::new(WatchedFiles {
+        files: PinnedFiles::of_version(objects, files),
+        fault: fault.clone(),
+    })
 }
 
 impl DataFiles for WatchedFiles {

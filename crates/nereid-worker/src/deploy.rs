@@ -7,7 +7,7 @@ use nereid_core::{
     engine::Goal,
     events::LogLevel,
     jobs::{Claim, JobPhase, JobResult, TerminationReason},
-    models::{MANIFEST_FILE, Manifest, ModelVersion, ServingArtifact},
+    models::{ArtifactFile, MANIFEST_FILE, Manifest, ModelVersion, ServingArtifact},
     rollouts::RolloutStatus,
     spec::DeploySpec,
 };
@@ -110,15 +110,19 @@ pub(crate) async fn fetch_artifact(
     ctx: &Context,
     artifact: &ServingArtifact,
 ) -> Result<PathBuf, RunError> {
-    let digest = digest_of(&artifact.files);
+    fetch_files(ctx, &artifact.prefix, &artifact.files).await
+}
+
+/// Brings the files below a prefix of Nereid's bucket into the local cache.
+pub(crate) async fn fetch_files(
+    ctx: &Context,
+    prefix: &str,
+    files: &[ArtifactFile],
+) -> Result<PathBuf, RunError> {
+    let digest = digest_of(files);
+    let (objects, scratch) = (&ctx.objects, &ctx.scratch);
     ctx.cache
-        .fetch(
-            &ctx.objects,
-            &ctx.scratch,
-            &digest,
-            &artifact.prefix,
-            &artifact.files,
-        )
+        .fetch(objects, scratch, &digest, prefix, files)
         .await
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     attempt::{Attempt, Order},
-    checkpoints, deploy,
+    batch_predict, checkpoints, deploy,
     error::RunError,
     leases::Registration,
     noop,
@@ -72,6 +72,10 @@ async fn work(ctx: &Arc<Context>, attempt: &Arc<Attempt>, claim: &Claim) -> Resu
         }
         JobSpec::Deploy(spec) => {
             let run = Box::pin(deploy::run(ctx, attempt, claim, spec));
+            Ok(Made::Result(reported(ctx, attempt, run).await?))
+        }
+        JobSpec::BatchPredict(spec) => {
+            let run = Box::pin(batch_predict::run(ctx, attempt, claim, spec));
             Ok(Made::Result(reported(ctx, attempt, run).await?))
         }
         JobSpec::Noop(spec) => Ok(Made::Result(noop::run(attempt, *spec).await?)),

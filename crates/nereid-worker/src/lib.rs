@@ -5,6 +5,7 @@
 //! write of an attempt goes through its fence: an attempt that lost its lease changes nothing.
 
 mod attempt;
+mod batch_predict;
 mod batcher;
 mod cache;
 mod checkpoints;

@@ -64,16 +64,21 @@ async fn upload_file(
     path: &str,
 ) -> Result<(S3Uri, Stored), RunError> {
     let uri = ctx.objects.own(format!("{prefix}{path}"))?;
+    let stored = create(ctx, local, &uri).await?;
+    Ok((uri, stored))
+}
+
+/// Uploads a file that must not be there yet, unless it is this very file.
+pub(crate) async fn create(ctx: &Context, local: &Path, uri: &S3Uri) -> Result<Stored, RunError> {
     let (objects, to, from) = (ctx.objects.clone(), uri.clone(), local.to_owned());
     let upload = drive("upload", "upload thread", async move || {
         let options = PutOptions::create_only();
         objects.upload_file(&to, &from, &options).await
     });
-    let stored = match upload.await? {
-        Err(ObjectError::PreconditionFailed { .. }) => adopt(ctx, &uri, local).await?,
-        stored => stored?,
-    };
-    Ok((uri, stored))
+    match upload.await? {
+        Err(ObjectError::PreconditionFailed { .. }) => adopt(ctx, uri, local).await,
+        stored => Ok(stored?),
+    }
 }
 
 /// Takes an object that is there already for this attempt's own, if it is the same file.

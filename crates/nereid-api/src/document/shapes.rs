@@ -11,9 +11,10 @@ const PREFIX: &str = "#/components/schemas/";
 /// Fields that tell the variants of an enum apart.
 const TAGS: [&str; 3] = ["type", "kind", "preset"];
 /// Bodies in which unknown fields are mistakes.
-const CLOSED: [&str; 5] = [
+const CLOSED: [&str; 6] = [
     "SubmitTrainJob",
     "SubmitDeployJob",
+    "SubmitBatchPredictJob",
     "SubmitNoopJob",
     "TrainModel",
     "DeployModel",

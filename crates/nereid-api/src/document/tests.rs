@@ -206,7 +206,12 @@ fn bodies_of_bytes_are_binary_and_parameters_are_never_null() {
 fn examples_work() {
     let document = json();
     let example = |name: &str| document["components"]["schemas"][name]["example"].clone();
-    for name in ["SubmitTrainJob", "SubmitDeployJob", "SubmitNoopJob"] {
+    for name in [
+        "SubmitTrainJob",
+        "SubmitDeployJob",
+        "SubmitBatchPredictJob",
+        "SubmitNoopJob",
+    ] {
         let read = nereid_core::jobs::NewJob::read(example(name));
         assert!(read.is_ok(), "{name}: {read:?}");
     }
@@ -258,6 +263,7 @@ fn each_submission_has_all_options() {
     for name in [
         "SubmitTrainJob",
         "SubmitDeployJob",
+        "SubmitBatchPredictJob",
         "SubmitNoopJob",
         "TrainModel",
         "DeployModel",

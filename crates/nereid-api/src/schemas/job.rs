@@ -9,7 +9,7 @@ use nereid_core::{
         JobError, JobKind, JobPhase, JobRequest, JobResult, JobStatus, Progress, TerminationReason,
         Waiting,
     },
-    spec::{DeploySpec, NoopSpec, TrainSpec},
+    spec::{BatchPredictSpec, DeploySpec, NoopSpec, TrainSpec},
     workers::DeviceKind,
 };
 use utoipa::ToSchema;
@@ -22,6 +22,8 @@ pub(crate) enum AnyJobSpec {
     Train(TrainSpec),
     /// That of a deploy job.
     Deploy(DeploySpec),
+    /// That of a batch prediction.
+    BatchPredict(BatchPredictSpec),
     /// That of a no-op job.
     Noop(NoopSpec),
 }

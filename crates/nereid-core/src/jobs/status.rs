@@ -12,6 +12,8 @@ words! {
         Train = "train",
         /// Optimises a model version and serves it behind an endpoint.
         Deploy = "deploy",
+        /// Predicts the rows of files in S3 and writes the predictions to S3.
+        BatchPredict = "batch_predict",
         /// Does nothing for a while: tries out and measures the queue.
         Noop = "noop",
     }
@@ -50,6 +52,8 @@ words! {
         Optimising = "optimising",
         /// Writing results to S3.
         Uploading = "uploading",
+        /// Answering the rows of a batch prediction.
+        Predicting = "predicting",
         /// Waiting for replicas to get ready.
         Warming = "warming",
     }

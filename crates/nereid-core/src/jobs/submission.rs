@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::JobKind;
 use crate::{
     Name, limits,
-    spec::{DeploySpec, NoopSpec, TrainSpec},
+    spec::{BatchPredictSpec, DeploySpec, NoopSpec, TrainSpec},
     validation::{ObjectReader, Violations},
     workers::DeviceKind,
 };
@@ -26,6 +26,8 @@ pub enum JobSpec {
     Train(TrainSpec),
     /// Optimises a model version and serves it behind an endpoint.
     Deploy(DeploySpec),
+    /// Predicts the rows of files in S3 and writes the predictions to S3.
+    BatchPredict(BatchPredictSpec),
     /// Does nothing for a while: tries out and measures the queue.
     Noop(NoopSpec),
 }
@@ -37,6 +39,7 @@ impl JobSpec {
         match self {
             Self::Train(_) => JobKind::Train,
             Self::Deploy(_) => JobKind::Deploy,
+            Self::BatchPredict(_) => JobKind::BatchPredict,
             Self::Noop(_) => JobKind::Noop,
         }
     }
@@ -47,6 +50,7 @@ impl JobSpec {
         match self {
             Self::Train(s) => Some(&s.model),
             Self::Deploy(s) => Some(&s.model),
+            Self::BatchPredict(s) => Some(&s.model),
             Self::Noop(_) => None,
         }
     }
@@ -135,6 +139,9 @@ impl NewJob {
         let spec = r.required_with("spec", |value, at, v| match kind {
             Some(JobKind::Train) => TrainSpec::read(value, at, v).map(JobSpec::Train),
             Some(JobKind::Deploy) => DeploySpec::read(value, at, v).map(JobSpec::Deploy),
+            Some(JobKind::BatchPredict) => {
+                BatchPredictSpec::read(value, at, v).map(JobSpec::BatchPredict)
+            }
             Some(JobKind::Noop) => NoopSpec::read(value, at, v).map(JobSpec::Noop),
             None => None,
         });

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// Fields of an object in their order.
-struct Fields(Vec<(String, Value)>);
+pub(super) struct Fields(pub(super) Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Fields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -115,6 +115,16 @@ impl Lines {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
+        if !self.advance()? {
+            return Ok(None);
+        }
+        let Fields(fields) = serde_json::from_slice(self.text()).map_err(|e| self.no_json(&e))?;
+        count_row(&self.place, &mut self.rows)?;
+        Ok(Some(fields))
+    }
+
+    /// Reads the next line that is not empty; `false` after the last.
+    pub(super) fn advance(&mut self) -> Result<bool, EngineError> {
         loop {
             self.line.clear();
             self.place.mark();
@@ -124,24 +134,29 @@ impl Lines {
                 .read_until(b'\n', &mut self.line)
                 .map_err(|e| self.place.io(e))?;
             if n == 0 {
-                return Ok(None);
+                return Ok(false);
             }
-            let row = self.rows;
-            let fault = |code, detail: String| self.place.fault_at(code, Some(row), None, detail);
             if n > limit {
                 let detail = format!("the line is longer than the {limit} bytes allowed");
-                return Err(fault("too_large", detail));
+                let row = Some(self.rows);
+                return Err(self.place.fault_at("too_large", row, None, detail));
             }
-            let text = self.line.trim_ascii();
-            let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
-            if text.is_empty() {
-                continue;
+            if !self.text().is_empty() {
+                return Ok(true);
             }
-            let Fields(fields) = serde_json::from_slice(text)
-                .map_err(|e| fault("bad_json", format!("the line is no JSON object: {e}")))?;
-            count_row(&self.place, &mut self.rows)?;
-            return Ok(Some(fields));
         }
+    }
+
+    /// Returns the line read last, without what surrounds its value.
+    pub(super) fn text(&self) -> &[u8] {
+        let text = self.line.trim_ascii();
+        text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text)
+    }
+
+    pub(super) fn no_json(&self, error: &serde_json::Error) -> EngineError {
+        let detail = format!("the line is no JSON object: {error}");
+        self.place
+            .fault_at("bad_json", Some(self.rows), None, detail)
     }
 }
 

@@ -54,29 +54,44 @@ pub(super) fn open(
     files: &dyn DataFiles,
     check: &mut Check<'_>,
 ) -> Result<Table, EngineError> {
-    let many = source.is_many(FileRole::Data);
     if source.format == DatasetFormat::Jsonl {
-        let mut lines = Lines::new(if many {
-            shards::Lines::open(files, FileRole::Data)?
-        } else {
-            Source::open(files, FileRole::Data)?
-        });
+        let mut lines = open_lines(source, files)?;
         if let Some(found) = lines.find_array(source)? {
             let (rows, layout) = JsonArrays::new(lines, source, found);
             return Ok(Table::Arrays(Box::new(rows), layout));
         }
         return Ok(Table::Records(Box::new(JsonRecords::new(lines))));
     }
-    if many {
+    Ok(Table::Records(open_table(source, files, check)?))
+}
+
+/// Opens JSON Lines.
+pub(super) fn open_lines(
+    source: &DatasetSource,
+    files: &dyn DataFiles,
+) -> Result<Lines, EngineError> {
+    Ok(Lines::new(if source.is_many(FileRole::Data) {
+        shards::Lines::open(files, FileRole::Data)?
+    } else {
+        Source::open(files, FileRole::Data)?
+    }))
+}
+
+/// Opens a table with a header.
+pub(super) fn open_table(
+    source: &DatasetSource,
+    files: &dyn DataFiles,
+    check: &mut Check<'_>,
+) -> Result<Box<dyn Records>, EngineError> {
+    if source.is_many(FileRole::Data) {
         let source = source.clone();
         // The next objects are opened while rows are read, where it is asked often enough whether
         // to go on.
         let open = move |data, rows| open_records(&source, data, rows, &mut || Ok(()));
-        let records = ShardRecords::new(files, open)?;
-        return Ok(Table::Records(Box::new(records)));
+        return Ok(Box::new(ShardRecords::new(files, open)?));
     }
     let data = Source::open(files, FileRole::Data)?;
-    Ok(Table::Records(open_records(source, data, 0, check)?))
+    open_records(source, data, 0, check)
 }
 
 /// Opens a table in one object, before whose rows there are so many others.

@@ -4,7 +4,7 @@ use nereid_core::{
     Name,
     ids::ProjectId,
     jobs::JobSpec,
-    spec::{DatasetRef, DeploySpec, TrainSpec},
+    spec::{BatchPredictSpec, DatasetRef, DeploySpec, TrainSpec},
 };
 use uuid::Uuid;
 
@@ -38,6 +38,7 @@ pub(super) async fn lock(
             model_version: Some(lock_deployable(conn, project, spec).await?),
             ..Inputs::default()
         }),
+        JobSpec::BatchPredict(spec) => lock_predicted(conn, project, spec).await,
         JobSpec::Noop(_) => Ok(Inputs::default()),
     }
 }
@@ -131,6 +132,26 @@ async fn lock_deployable(
         return Err(not_approved(&spec.model, spec.version));
     }
     Ok(id)
+}
+
+async fn lock_predicted(
+    conn: &mut Tx,
+    project: ProjectId,
+    spec: &BatchPredictSpec,
+) -> Result<Inputs, StoreError> {
+    let version = spec.version.ok_or_else(|| {
+        let what = format!("model {} is named without a version", spec.model);
+        StoreError::conflict("unresolved_version", what)
+    })?;
+    let version = lock_version(conn, project, &spec.model, version).await?;
+    let datasets = match &spec.input.dataset {
+        Some(dataset) => vec![lock_dataset(conn, project, dataset).await?],
+        None => Vec::new(),
+    };
+    Ok(Inputs {
+        datasets,
+        model_version: Some(version),
+    })
 }
 
 async fn lock_version(

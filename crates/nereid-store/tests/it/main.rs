@@ -5,6 +5,7 @@
     reason = "clippy knows test functions only, not what they call"
 )]
 
+mod batch;
 mod checkpoints;
 mod dispatch;
 mod endpoints;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,12 +15,13 @@ use nereid_core::{
     clock::{Clock, SystemClock},
     datasets::{DatasetSource, FileRole, Inspection},
     engine::{
-        DataFiles, Engine, EngineError, Goal, Inspector, Loader, Monitor, Optimizer, Predictor,
-        Snapshot, TrainTask, Trainer,
+        DataFiles, Engine, EngineError, Goal, InputRows, Inspector, Loader, Monitor, Optimizer,
+        Predictor, RowReader, Snapshot, TrainTask, Trainer,
     },
     events::MetricPoint,
     jobs::{Directive, JobPhase, Progress},
     models::{OptimisationReport, Runtime, Signature, TrainedModel},
+    rows::InputRow,
     spec::WeightFormat,
     tensors::{Batch, Tensor, TensorValues},
 };
@@ -36,6 +37,8 @@ pub struct Scripted {
     script: Arc<Script>,
     pub optimised: Arc<AtomicU32>,
     pub loaded: Arc<AtomicU32>,
+    /// Rows that a batch prediction may read before it waits.
+    pub readable: Arc<AtomicU64>,
 }
 
 impl Scripted {
@@ -49,6 +52,7 @@ impl Scripted {
             script: Arc::new(script),
             optimised: Arc::default(),
             loaded: Arc::default(),
+            readable: Arc::new(AtomicU64::new(u64::MAX)),
         }
     }
 
@@ -58,7 +62,8 @@ impl Scripted {
             inspector: Arc::clone(&parts) as _,
             trainer: Arc::clone(&parts) as _,
             optimizer: Arc::clone(&parts) as _,
-            loader: parts,
+            loader: Arc::clone(&parts) as _,
+            rows: parts,
         }
     }
 }
@@ -167,7 +172,7 @@ pub fn write_model(folder: &Path) -> TrainedModel {
 pub fn signature() -> Signature {
     serde_json::from_value(json!({
         "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 2]}],
-        "outputs": [{"name": "sum", "datatype": "FP32", "shape": [-1]}],
+        "outputs": [{"name": "prediction", "datatype": "FP32", "shape": [-1]}],
         "preprocessing": {"normalization": "none", "offset": [0.0], "scale": [1.0]},
     }))
     .unwrap()
@@ -217,10 +222,57 @@ impl Optimizer for Scripted {
 impl Loader for Scripted {
     fn load(&self, folder: &Path) -> Result<Arc<dyn Predictor>, EngineError> {
         self.loaded.fetch_add(1, Ordering::Relaxed);
-        match std::fs::read_to_string(folder.join("served.bin")).as_deref() {
+        let served = std::fs::read_to_string(folder.join("served.bin"));
+        let trained = || std::fs::read_to_string(folder.join("weights.bin"));
+        match served.or_else(|_| trained()).as_deref() {
             Ok("weights") => Ok(Arc::new(Sum(signature()))),
             other => Err(EngineError::Parity(format!("{other:?}"))),
         }
+    }
+}
+
+impl RowReader for Scripted {
+    fn open(
+        &self,
+        _: &DatasetSource,
+        files: &dyn DataFiles,
+        _: &mut dyn FnMut() -> Result<(), EngineError>,
+    ) -> Result<Box<dyn InputRows>, EngineError> {
+        let mut text = String::new();
+        let read = files.open(FileRole::Data);
+        let read = read.and_then(|mut file| file.read_to_string(&mut text));
+        read.map_err(|source| EngineError::Io {
+            context: "reading rows".to_owned(),
+            source,
+        })?;
+        let rows: Vec<_> = text.lines().map(str::to_owned).collect();
+        Ok(Box::new(Numbered {
+            rows: rows.into_iter(),
+            read: 0,
+            readable: Arc::clone(&self.readable),
+        }))
+    }
+}
+
+/// Rows that are JSON arrays of numbers, read no faster than the test allows.
+struct Numbered {
+    rows: std::vec::IntoIter<String>,
+    read: u64,
+    readable: Arc<AtomicU64>,
+}
+
+impl InputRows for Numbered {
+    fn header(&self) -> Option<&[String]> {
+        None
+    }
+
+    fn next(&mut self) -> Result<Option<InputRow>, EngineError> {
+        while self.read >= self.readable.load(Ordering::Relaxed) {
+            pause(2);
+        }
+        self.read += 1;
+        let row = self.rows.next();
+        Ok(row.map(|row| InputRow::Values(serde_json::from_str(&row).unwrap())))
     }
 }
 
@@ -250,7 +302,7 @@ impl Predictor for Sum {
         }
         let sums = batch.values.chunks(2).map(|row| row.iter().sum()).collect();
         Ok(vec![Tensor {
-            name: "sum".to_owned(),
+            name: "prediction".to_owned(),
             shape: vec![batch.rows],
             values: TensorValues::Fp32(sums),
         }])

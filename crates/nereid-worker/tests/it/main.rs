@@ -5,6 +5,7 @@
     reason = "clippy knows test functions only, not what they call"
 )]
 
+mod batch_predict;
 mod checkpoints;
 mod deploy;
 mod drain;

@@ -1,5 +1,7 @@
 //! Submission: reads a job, checks it against what it names, and queues it.
 
+mod batch;
+
 use axum::response::Response;
 use nereid_core::{
     Violations,
@@ -67,7 +69,7 @@ pub(crate) async fn submit(
 /// Deploying changes what endpoints serve, so it takes more than training does.
 fn demand_role(actor: &Actor, kind: JobKind) -> Result<(), Problem> {
     let needed = match kind {
-        JobKind::Train | JobKind::Noop => Role::Trainer,
+        JobKind::Train | JobKind::BatchPredict | JobKind::Noop => Role::Trainer,
         JobKind::Deploy => Role::Deployer,
     };
     if actor.role >= needed {
@@ -85,6 +87,7 @@ async fn resolve(state: &ApiState, project: ProjectId, spec: &mut JobSpec) -> Re
     match spec {
         JobSpec::Train(spec) => resolve_train(state, project, spec).await,
         JobSpec::Deploy(spec) => resolve_deploy(state, project, spec).await,
+        JobSpec::BatchPredict(spec) => batch::resolve(state, project, spec).await,
         JobSpec::Noop(_) => Ok(()),
     }
 }

@@ -126,6 +126,18 @@ pub fn summary(job: &Job) -> String {
             }),
             _,
         ) => format!("{status}: endpoint {endpoint} serves {model} version {version}"),
+        (
+            Some(JobResult::BatchPredict {
+                rows,
+                rejected,
+                output,
+                rows_per_second,
+                ..
+            }),
+            _,
+        ) => format!(
+            "{status}: {rows} rows predicted, {rejected} rejected, at {rows_per_second:.0} rows/s; see {output}"
+        ),
         (Some(JobResult::Noop {}), _) | (None, None) => status,
         (None, Some(error)) => format!("{status} ({}): {}", error.reason, error.message),
     }

@@ -4,44 +4,45 @@
 
 use std::fmt;
 
-use nereid_core::{datasets::encoding::Cell, limits::MAX_PREDICT_ROWS};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+
+use crate::{datasets::encoding::Cell, limits::MAX_PREDICT_ROWS};
 
 /// Deepest nesting of arrays: a batch of samples of the highest rank, and some room.
 const MAX_DEPTH: usize = 8;
 
 /// Numbers in row-major order with the shape that their nesting has.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Numbers {
+pub struct Numbers {
     /// The values; booleans read as 0 and 1.
-    pub(crate) values: Vec<f32>,
+    pub values: Vec<f32>,
     /// The first values as exactly as they were written, of a type that FP32 does not hold all of
     /// and where [`exact`] asked for them: a category is told by all of its digits.
-    pub(crate) wide: Vec<f64>,
+    pub wide: Vec<f64>,
     /// Length of each level of arrays, outermost first.
-    pub(crate) shape: Vec<usize>,
+    pub shape: Vec<usize>,
     /// Pointer to the first boolean.
-    pub(crate) boolean: Option<String>,
+    pub boolean: Option<String>,
     /// Pointer to the first null, which reads as NaN.
-    pub(crate) null: Option<String>,
+    pub null: Option<String>,
     /// Strings, which are no numbers and so are a mistake as well.
-    pub(crate) texts: Vec<String>,
+    pub texts: Vec<String>,
     /// The first mistake.
-    pub(crate) fault: Option<Fault>,
+    pub fault: Option<Fault>,
 }
 
 /// What is wrong in nested arrays, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// JSON pointer below the outermost array.
-    pub(crate) pointer: String,
+    pub pointer: String,
     /// Kind of mistake.
-    pub(crate) code: &'static str,
+    pub code: &'static str,
     /// What would be right.
-    pub(crate) detail: String,
+    pub detail: String,
 }
 
 impl<'de> Deserialize<'de> for Numbers {
@@ -54,9 +55,10 @@ impl<'de> Deserialize<'de> for Numbers {
 
 /// Reads numbers, if there are any, and keeps the exact values of as many as a column of a table
 /// may have.
-pub(crate) fn exact<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Numbers>, D::Error> {
+///
+/// # Errors
+/// What is no JSON.
+pub fn exact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Numbers>, D::Error> {
     deserializer.deserialize_option(Exact)
 }
 
@@ -90,7 +92,8 @@ impl<'de> Visitor<'de> for Exact {
 /// Returns the shortest decimal number that rounds to this one.
 ///
 /// A client that holds 0.1 in FP32 means 0.1, and not the 0.100000001490116 that it widens to.
-pub(crate) fn shortest(value: f32) -> f64 {
+#[must_use]
+pub fn shortest(value: f32) -> f64 {
     if value.fract() == 0.0 {
         return f64::from(value);
     }
@@ -102,7 +105,7 @@ pub(crate) fn shortest(value: f32) -> f64 {
 
 /// A row of a prediction request.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Row {
+pub enum Row {
     /// An array, flat or nested.
     Values(Numbers),
     /// An object by column name.
@@ -111,18 +114,25 @@ pub(crate) enum Row {
 
 /// A value of a column in a row.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Given {
+pub enum Given {
+    /// No value.
     Null,
+    /// True or false.
     Boolean(bool),
+    /// A number.
     Number(f64),
+    /// Text.
     Text(String),
+    /// A nested value.
     Array,
+    /// A nested value with names.
     Object,
 }
 
 impl Given {
     /// Returns the value as a table's cell; `None` if it is nested.
-    pub(crate) fn cell(&self) -> Option<Cell<'_>> {
+    #[must_use]
+    pub fn cell(&self) -> Option<Cell<'_>> {
         Some(match self {
             Self::Null => Cell::Missing,
             Self::Boolean(b) => Cell::Boolean(*b),
@@ -133,7 +143,8 @@ impl Given {
     }
 
     /// Names the kind of value in an error message.
-    pub(crate) const fn what(&self) -> &'static str {
+    #[must_use]
+    pub const fn what(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Boolean(_) => "a boolean",
