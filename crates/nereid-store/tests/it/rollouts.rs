@@ -3,6 +3,7 @@
 use nereid_core::{
     endpoints::{EndpointEvent, EndpointStatus, ReplicaStatus, RolloutState, RouteVariant},
     ids::{VariantId, WorkerId},
+    models::ArtifactFile,
     rollouts::RolloutStatus,
     statistics::Histogram,
     traffic::{Scores, VariantWindow, Window},
@@ -210,4 +211,38 @@ async fn an_update_of_the_same_versions_keeps_the_replicas_and_a_newer_one_super
     assert_eq!(db.rollout(first).await.status, RolloutStatus::Superseded);
     assert_eq!(db.rollout(second).await.status, RolloutStatus::Completed);
     assert_eq!(db.traffic().await, Some((4, 1)));
+}
+
+/// Deployed again with other weights, the version has other files; what serves keeps its own, and a
+/// rollback finds them again.
+#[tokio::test]
+async fn each_generation_keeps_the_artifact_it_was_made_with() {
+    let db = db().await;
+    let worker = db.serving().await;
+    db.submit(&deploy("m")).await;
+    let fence = db.claim_one(worker).await.fence;
+    let version = db.store.model_version(db.project, &name("m"), 1).await;
+    let mut other = artifact();
+    other.prefix = "serving/2".to_owned();
+    other.files = vec![ArtifactFile {
+        path: "weights".to_owned(),
+        bytes: 1,
+        sha256: "0".repeat(64),
+    }];
+    let spec = deploy_spec("e", json!({}));
+    let made = db
+        .store
+        .roll_out(&fence, version.unwrap().id, &spec, &other);
+    assert_eq!(made.await.unwrap(), 2);
+    let held = db.settle(worker).await;
+    let prefixes: Vec<_> = held.iter().map(|a| a.artifact.prefix.as_str()).collect();
+    assert_eq!(prefixes, ["serving/1", "serving/2"]);
+    assert_eq!(db.traffic().await, Some((2, 1)));
+    let mut tx = db.write().await;
+    let back = tx.rollback_endpoint(&name("e")).await.unwrap();
+    tx.commit(200, &back).await.unwrap();
+    let held = db.settle(worker).await;
+    let newest = held.last().unwrap();
+    assert_eq!(newest.artifact.prefix, "serving/1");
+    assert_eq!(db.traffic().await, Some((3, 1)));
 }

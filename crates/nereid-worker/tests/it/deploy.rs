@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use nereid_core::{
     endpoints::ReplicaAddress,
     inference::{Answer, InferOptions},
-    jobs::{JobResult, JobStatus, TerminationReason},
+    jobs::{JobResult, JobStatus, NewJob, TerminationReason},
     tensors::{Batch, Tensor, TensorValues},
 };
 use serde_json::{Value, json};
