@@ -154,7 +154,7 @@ async fn an_object_that_has_changed_is_named() {
     let job = client.watch_job(job.id, |_| {}).await.unwrap();
     let error = job.error.unwrap().message;
     assert!(
-        error.contains(&changed) && error.contains("no longer the object that was registered"),
+        error.contains(&changed) && error.contains("no longer the object that it was"),
         "{error}"
     );
 }
