@@ -6,6 +6,7 @@ Needs nothing but the standard library. A row that does not fit is passed over a
 import csv
 import io
 import json
+import math
 import os
 import random
 import time
@@ -18,10 +19,8 @@ ROWS, MODEL = 20_000, "batch-rings"
 
 def point(rng, ring):
     """A point on one of two rings."""
-    radius, angle = 1 + ring + rng.gauss(0, 0.1), rng.uniform(0, 6.283185307179586)
-    z = complex(0, angle)
-    unit = complex(2.718281828459045) ** z
-    return round(radius * unit.real, 5), round(radius * unit.imag, 5)
+    radius, angle = 1 + ring + rng.gauss(0, 0.1), rng.uniform(0, 2 * math.pi)
+    return round(radius * math.cos(angle), 5), round(radius * math.sin(angle), 5)
 
 
 def run(kind, spec):
@@ -80,7 +79,7 @@ def main():
     again = run("batch_predict", {
         "model": MODEL,
         "version": version,
-        "input": {"uri": uri, "format": "csv"},
+        "input": {"uri": uri, "format": "csv", "columns": {"id": {"kind": "ignore"}}},
         "output": {
             "uri": f"s3://{bucket}/predictions/{MODEL}/{time.time_ns()}/",
             "format": "csv",

@@ -6,13 +6,14 @@
 
 mod begin;
 mod compute;
+mod files;
 mod lines;
 mod output;
 
 use std::{path::PathBuf, sync::Arc};
 
 use nereid_core::{
-    batch_predictions::{BatchPlan, BatchTotals},
+    batch_predictions::{BatchPart, BatchPlan, BatchTotals},
     datasets::DatasetSource,
     engine::{DataFiles, EngineError, Loader, RowReader},
     events::LogLevel,
@@ -51,10 +52,42 @@ pub(crate) async fn run(
     let version = attempt.unless(Order::Pause, version).await?;
     let prefix: S3Uri = spec.output.uri.parse()?;
     let output = Output::new(ctx, attempt, claim, spec, prefix);
-    let begin = begin::begin(ctx, attempt, claim, spec, &version, &output);
-    let BatchState { plan, mut parts } = attempt.unless(Order::Pause, Box::pin(begin)).await?;
+    let first = begin::begin(ctx, attempt, claim, spec, &version, &output);
+    let BatchState { plan, parts } = attempt.unless(Order::Pause, Box::pin(first)).await?;
     let fetch = ctx.patiently("fetching a model", || fetch_model(ctx, &plan, &version));
     let model = attempt.unless(Order::Pause, Box::pin(fetch)).await?;
+    let begun = BatchState { plan, parts };
+    let predict = predict(ctx, attempt, claim, spec, &begun, model, &output);
+    let parts = Box::pin(predict).await?;
+    let plan = begun.plan;
+    attempt.outbox.phase(JobPhase::Uploading);
+    let manifest = output.finish(&plan, &parts, pinned);
+    let (manifest, manifest_sha256) = attempt.unless(Order::Expire, Box::pin(manifest)).await?;
+    let totals = BatchTotals::of(&parts);
+    Ok(JobResult::BatchPredict {
+        model: spec.model.clone(),
+        version: pinned,
+        rows: totals.rows - totals.rejected,
+        rejected: totals.rejected,
+        output: spec.output.uri.clone(),
+        manifest: manifest.to_string(),
+        manifest_sha256,
+        seconds: totals.seconds,
+        rows_per_second: totals.rows_per_second(),
+    })
+}
+
+/// Predicts the rows behind those that are done; returns all parts there are then.
+async fn predict(
+    ctx: &Arc<Context>,
+    attempt: &Arc<Attempt>,
+    claim: &Claim,
+    spec: &BatchPredictSpec,
+    begun: &BatchState,
+    model: PathBuf,
+    output: &Output<'_>,
+) -> Result<Vec<BatchPart>, RunError> {
+    let (plan, mut parts) = (&begun.plan, begun.parts.clone());
     let done = BatchTotals::of(&parts);
     if !parts.is_empty() {
         let message = format!("goes on behind part {}, row {}", parts.len() - 1, done.rows);
@@ -89,28 +122,14 @@ pub(crate) async fn run(
         while let Some(part) = finished.recv().await {
             parts.push(output.keep(part).await?);
         }
-        Ok::<_, RunError>((output, parts))
+        Ok::<_, RunError>(parts)
     };
     let (computed, written) = tokio::join!(computing, Box::pin(writing));
     // The last part is uploaded after the thread has ended, and lies there.
     drop(scratch);
-    let (output, parts) = written?;
+    let parts = written?;
     computed?.map_err(|error| explain(error, &fault))?;
-    attempt.outbox.phase(JobPhase::Uploading);
-    let manifest = output.finish(&plan, &parts, pinned);
-    let (manifest, manifest_sha256) = attempt.unless(Order::Expire, Box::pin(manifest)).await?;
-    let totals = BatchTotals::of(&parts);
-    Ok(JobResult::BatchPredict {
-        model: spec.model.clone(),
-        version: pinned,
-        rows: totals.rows - totals.rejected,
-        rejected: totals.rejected,
-        output: spec.output.uri.clone(),
-        manifest: manifest.to_string(),
-        manifest_sha256,
-        seconds: totals.seconds,
-        rows_per_second: totals.rows_per_second(),
-    })
+    Ok(parts)
 }
 
 /// What to load, and by what.

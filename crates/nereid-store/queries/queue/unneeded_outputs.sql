@@ -17,3 +17,8 @@ AND NOT EXISTS (
     SELECT FROM endpoint_variants v JOIN endpoints e ON e.id = v.endpoint_id
     WHERE v.model_version_id = j.model_version_id AND e.deleted_at IS NULL
       AND strpos((v.artifact ->> 'prefix') || '/', format('/%s/%s-%s/', f.job_id, f.epoch, f.claim_id)) > 0)
+AND NOT EXISTS (
+    -- A batch prediction that has not ended goes on with the model that it began with.
+    SELECT FROM jobs b JOIN batch_predictions p ON p.job_id = b.id
+    WHERE b.project_id = j.project_id AND b.model = j.model AND b.finished_at IS NULL
+      AND strpos((p.plan #>> '{serving,prefix}') || '/', format('/%s/%s-%s/', f.job_id, f.epoch, f.claim_id)) > 0)

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use nereid_core::{
     batch_predictions::{BatchPart, BatchPlan},
-    jobs::{Claim, JobResult, JobStatus, NewJob},
+    jobs::{Claim, JobResult, JobStatus, NewJob, TerminationReason},
 };
 use nereid_store::StoreError;
 use serde_json::json;
 
-use crate::support::{Db, LEASE, code, db, name};
+use crate::support::{Db, LEASE, code, db, deploy, name};
 
 fn predict(model: &str) -> NewJob {
     NewJob::read(json!({"kind": "batch_predict", "spec": {
@@ -24,6 +24,15 @@ fn plan(digest: &str) -> BatchPlan {
     serde_json::from_value(json!({
         "source": {"format": "csv", "files": {"data": "s3://b/in.csv"}},
         "files": {}, "model_digest": digest,
+    }))
+    .unwrap()
+}
+
+fn done() -> JobResult {
+    serde_json::from_value(json!({
+        "kind": "batch_predict", "model": "m", "version": 1, "rows": 6, "rejected": 3,
+        "output": "s3://b/out/", "manifest": "s3://b/out/_SUCCESS", "manifest_sha256": "x",
+        "seconds": 1.5, "rows_per_second": 6.0,
     }))
     .unwrap()
 }
@@ -75,8 +84,7 @@ async fn the_first_attempt_decides_and_the_next_goes_on_behind_the_last_part() {
         .await;
     let late = add(&first, 2).await;
     assert!(matches!(late, Err(StoreError::LeaseLost)), "{late:?}");
-    db.end(&first, nereid_core::jobs::TerminationReason::WorkerDrained)
-        .await;
+    db.end(&first, TerminationReason::WorkerDrained).await;
     let worker = db.worker().await;
     let second = db.claim_one(worker).await;
     let state = begin(&second, "two").await.unwrap();
@@ -87,12 +95,7 @@ async fn the_first_attempt_decides_and_the_next_goes_on_behind_the_last_part() {
     let again = add(&second, 1).await.unwrap_err();
     assert_eq!(code(&again), "part_out_of_order", "it is another attempt's");
     add(&second, 2).await.unwrap();
-    let result: JobResult = serde_json::from_value(json!({
-        "kind": "batch_predict", "model": "m", "version": 1, "rows": 6, "rejected": 3,
-        "output": "s3://b/out/", "manifest": "s3://b/out/_SUCCESS", "manifest_sha256": "x",
-        "seconds": 1.5, "rows_per_second": 6.0,
-    }))
-    .unwrap();
+    let result = done();
     db.store.complete(&second.fence, &result).await.unwrap();
     let job = db.job(second.fence.job).await;
     assert_eq!(
@@ -108,4 +111,29 @@ async fn a_version_stays_while_its_rows_are_predicted() {
     let model = name("m");
     let deleted = db.store.delete_model_version(db.project, &model, 1).await;
     assert_eq!(code(&deleted.unwrap_err()), "in_use");
+}
+
+#[tokio::test]
+async fn the_model_stays_that_a_prediction_has_begun_with() {
+    let db = db().await;
+    let batch = db.predicting(LEASE).await;
+    db.submit(&deploy("m")).await;
+    let worker = db.worker().await;
+    let made = db.claim_one(worker).await.fence;
+    let mut plan = plan("x");
+    plan.serving = Some(nereid_core::batch_predictions::PlannedArtifact {
+        prefix: format!(
+            "projects/p/serving/{}/{}-{}/",
+            made.job, made.epoch, made.claim
+        ),
+        files: Vec::new(),
+    });
+    let begin = db.store.begin_batch_prediction(&batch.fence, &plan);
+    begin.await.unwrap();
+    let end = crate::support::ended(TerminationReason::WorkerDrained);
+    db.store.end_attempt(&made, &end).await.unwrap();
+    let garbage = async || db.store.unneeded_outputs(&[made]).await.unwrap().len();
+    assert_eq!(garbage().await, 0);
+    db.store.complete(&batch.fence, &done()).await.unwrap();
+    assert_eq!(garbage().await, 1, "nobody asks it any more");
 }

@@ -1,12 +1,6 @@
 //! The thread of a batch prediction: reads rows, asks the model, writes parts to the local disk.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, BufWriter},
-    path::Path,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, io, sync::Arc, time::Instant};
 
 use nereid_core::{
     Violation,
@@ -22,10 +16,14 @@ use nereid_core::{
     validation::escape,
 };
 use serde_json::Value;
-use tempfile::{NamedTempFile, TempDir, TempPath};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::{Input, Model, lines::Lines};
+use super::{
+    Input, Model,
+    files::{Finished, Part},
+    lines::Lines,
+};
 use crate::{attempt::Attempt, error::RunError};
 
 /// What the thread works on.
@@ -41,16 +39,6 @@ pub(super) struct Task {
     pub(super) rows: Option<u64>,
     pub(super) next_part: u32,
     pub(super) parts: mpsc::Sender<Finished>,
-}
-
-/// A part whose files are complete on the local disk.
-pub(super) struct Finished {
-    pub(super) part: u32,
-    pub(super) rows: u64,
-    pub(super) rejected: u64,
-    pub(super) seconds: f64,
-    pub(super) predictions: Option<TempPath>,
-    pub(super) rejections: Option<TempPath>,
 }
 
 impl Task {
@@ -376,50 +364,4 @@ fn unfit(number: u64, errors: &[Violation]) -> String {
 
 fn unwritten(error: io::Error) -> RunError {
     RunError::io("cannot write predictions to the local disk", error)
-}
-
-/// A file that is made when there is something to write.
-#[derive(Default)]
-struct Lazy(Option<BufWriter<NamedTempFile>>);
-
-impl Lazy {
-    /// Returns the file, and whether nothing is in it yet.
-    fn open(&mut self, folder: &Path) -> io::Result<(&mut BufWriter<NamedTempFile>, bool)> {
-        let first = self.0.is_none();
-        if first {
-            self.0 = Some(BufWriter::new(NamedTempFile::new_in(folder)?));
-        }
-        match &mut self.0 {
-            Some(file) => Ok((file, first)),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn close(self) -> io::Result<Option<TempPath>> {
-        let Some(file) = self.0 else { return Ok(None) };
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        Ok(Some(file.into_temp_path()))
-    }
-}
-
-/// A part under way.
-#[derive(Default)]
-struct Part {
-    rows: u64,
-    rejected: u64,
-    predictions: Lazy,
-    rejections: Lazy,
-}
-
-impl Part {
-    fn finish(self, part: u32, seconds: f64) -> io::Result<Finished> {
-        Ok(Finished {
-            part,
-            rows: self.rows,
-            rejected: self.rejected,
-            seconds,
-            predictions: self.predictions.close()?,
-            rejections: self.rejections.close()?,
-        })
-    }
 }

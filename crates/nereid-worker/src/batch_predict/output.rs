@@ -17,7 +17,7 @@ use nereid_objects::{ObjectError, PutOptions, S3Uri};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{begin::beyond_mending, compute::Finished};
+use super::{begin::beyond_mending, files::Finished};
 use crate::{
     attempt::{Attempt, Order},
     error::RunError,
