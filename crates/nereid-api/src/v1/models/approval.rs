@@ -29,9 +29,8 @@ pub(crate) struct Decision {
     /// What is decided; `pending` takes a decision back.
     status: ApprovalStatus,
     /// Why.
-    #[serde(default)]
     #[schema(max_length = 2048)]
-    reason: String,
+    reason: Option<String>,
 }
 
 impl Decision {
@@ -41,8 +40,9 @@ impl Decision {
             return Err(violations);
         };
         let status = r.required("status").unwrap_or_default();
-        let reason: String = r.optional("reason").unwrap_or_default();
-        let (len, max) = (reason.chars().count(), limits::MAX_REASON_LEN);
+        let reason: Option<String> = r.optional("reason");
+        let len = reason.as_ref().map_or(0, |r| r.chars().count());
+        let max = limits::MAX_REASON_LEN;
         let v = r.violations();
         v.check(len <= max, "/reason", "too_long", || {
             format!("{len} characters are more than the {max} allowed")
@@ -75,7 +75,13 @@ async fn decide_model_version_approval(
     let Decision { status, reason } = Decision::read(body)?;
     let store = state.store.with_actor(actor.key);
     let approval = store
-        .decide(actor.project, &name, version.0, status, &reason)
+        .decide(
+            actor.project,
+            &name,
+            version.0,
+            status,
+            reason.as_deref().unwrap_or_default(),
+        )
         .await?;
     Ok(Json(approval))
 }
