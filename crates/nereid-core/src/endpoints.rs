@@ -15,7 +15,7 @@ use crate::{
     ids::{EndpointId, ModelVersionId, ReplicaId, VariantId, WorkerId},
     limits,
     models::{Alias, ServingArtifact, Signature, check_one_of},
-    rollouts::{Rollout, RolloutStatus},
+    rollouts::{Measured, Rollout, RolloutStatus},
     validation::{ObjectReader, Violations},
     words::words,
 };
@@ -258,6 +258,17 @@ pub struct RolloutState {
     /// When it was over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// A rollout with what was measured of both generations since it last changed, an hour at most.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RolloutReport {
+    /// Where it stands.
+    pub rollout: RolloutState,
+    /// Of the generation that is rolled out.
+    pub new: Measured,
+    /// Of the generation that served before.
+    pub old: Measured,
 }
 
 /// Something that happened to an endpoint.

@@ -92,13 +92,14 @@ impl RollbackRule {
 }
 
 /// What was measured of a generation over some time.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Measured {
     /// Requests answered or failed.
     pub requests: u64,
     /// Those that failed by the server's fault.
     pub errors: u64,
     /// 99th percentile of the latency in milliseconds, if there was any request.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_p99_ms: Option<f64>,
     /// Rows with a score.
     pub scores: u64,

@@ -27,6 +27,7 @@ impl Store {
                 changed += take_on(&mut tx, worker, &endpoints).await?;
             }
             changed += rollouts::advance(&mut tx, &endpoints).await?;
+            changed += shed(&mut tx, &endpoints).await?;
         }
         changed += let_go(&mut tx, worker).await?;
         let assignments = assignments(&mut tx, worker).await?;
@@ -46,7 +47,8 @@ impl Store {
     }
 }
 
-/// Locks the endpoints that lack replicas or are to advance, and that nobody else is busy with.
+/// Locks the endpoints that lack replicas, have them on too few workers or are to advance, and that
+/// nobody else is busy with.
 async fn lock_unfinished(conn: &mut Tx) -> Result<Vec<Uuid>, StoreError> {
     let ids = sqlx::query_scalar!(
         "SELECT e.id FROM endpoints e
@@ -59,7 +61,17 @@ async fn lock_unfinished(conn: &mut Tx) -> Result<Vec<Uuid>, StoreError> {
                  SELECT FROM endpoint_variants v LEFT JOIN variant_scaling s ON s.variant_id = v.id
                  WHERE v.endpoint_id = e.id AND v.generation = e.generation AND COALESCE(s.desired, v.replicas) > (
                      SELECT count(*) FROM replicas r JOIN workers w ON w.id = r.worker_id
-                     WHERE r.variant_id = v.id AND r.status IN ('loading', 'ready') AND w.status = 'active')))
+                     WHERE r.variant_id = v.id AND r.status IN ('loading', 'ready') AND w.status = 'active'))
+             OR EXISTS (
+                 SELECT FROM endpoint_variants v LEFT JOIN variant_scaling s ON s.variant_id = v.id
+                 WHERE v.endpoint_id = e.id AND v.generation = e.generation AND (
+                     SELECT max(c.n) FROM (
+                         SELECT count(*) AS n FROM replicas r JOIN workers w ON w.id = r.worker_id
+                         WHERE r.variant_id = v.id AND r.status IN ('loading', 'ready') AND w.status = 'active'
+                         GROUP BY w.id
+                     ) c
+                 ) > ceil(COALESCE(s.desired, v.replicas)::float8 / GREATEST(
+                     (SELECT count(*) FROM workers WHERE status = 'active'), 1))))
          ORDER BY e.id FOR UPDATE OF e SKIP LOCKED"
     );
     Ok(ids.fetch_all(conn).await?)
@@ -71,6 +83,14 @@ async fn take_on(conn: &mut Tx, worker: WorkerId, endpoints: &[Uuid]) -> Result<
         .execute(conn)
         .await?;
     Ok(taken.rows_affected())
+}
+
+/// Drains what the locked endpoints have beyond the number wanted, from the fullest workers.
+async fn shed(conn: &mut Tx, endpoints: &[Uuid]) -> Result<u64, StoreError> {
+    let shed = sqlx::query_file!("queries/endpoints/shed.sql", endpoints)
+        .execute(conn)
+        .await?;
+    Ok(shed.rows_affected())
 }
 
 /// Drains this worker's replicas that nothing needs, and forgets its failures of the past.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use nereid_core::{
     Name,
-    endpoints::{EndpointEventKind, GenerationSettings, RolloutState},
+    endpoints::{EndpointEventKind, GenerationSettings, RolloutReport, RolloutState},
     ids::{EndpointId, ProjectId},
     rollouts::{Breach, Change, Measured, Progress, Rollout, RolloutStatus, RolloutType},
 };
@@ -160,6 +160,8 @@ async fn apply(
     from: Option<i32>,
     change: &Change,
 ) -> Result<(), StoreError> {
+    // What led to the change, while it is still known since when to look.
+    let measured = measured_since_change(conn, endpoint, generation).await?;
     sqlx::query!(
         "UPDATE endpoint_rollouts SET status = $3, share = $4, due_at = $5, reason = $6, changed_at = now(),
              finished_at = CASE WHEN $7 THEN now() END
@@ -176,6 +178,7 @@ async fn apply(
     .await?;
     let data = json!({
         "generation": generation, "status": change.status, "share": change.share, "reason": change.reason,
+        "measured": measured,
     });
     events::record(conn, endpoint, EndpointEventKind::Rollout, &data).await?;
     match change.status {
@@ -186,6 +189,25 @@ async fn apply(
         },
         _ => Ok(()),
     }
+}
+
+/// What was measured of a generation since its rollout last changed.
+async fn measured_since_change(
+    conn: &mut Tx,
+    endpoint: Uuid,
+    generation: i32,
+) -> Result<Option<Measured>, StoreError> {
+    let changed_at = sqlx::query_scalar!(
+        "SELECT changed_at FROM endpoint_rollouts WHERE endpoint_id = $1 AND generation = $2 AND status <> 'warming'",
+        endpoint,
+        generation
+    );
+    let Some(since) = changed_at.fetch_optional(&mut *conn).await? else {
+        return Ok(None);
+    };
+    windows::measured(conn, endpoint, generation, since)
+        .await
+        .map(Some)
 }
 
 /// All traffic goes to `generation`.
@@ -353,6 +375,47 @@ impl Store {
         .fetch_all(&self.pool)
         .await?;
         page.page(rows, |r| r.generation, RolloutRow::state)
+    }
+
+    /// Reads the newest rollout with what was measured since it last changed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn rollout_report(
+        &self,
+        project: ProjectId,
+        name: &Name,
+    ) -> Result<RolloutReport, StoreError> {
+        let page = PageRequest {
+            size: 1,
+            after: None,
+        };
+        let rollout = self.rollouts(project, name, &page).await?.items.pop();
+        let not_found = || StoreError::not_found(crate::ResourceKind::Endpoint, name);
+        let rollout = rollout.ok_or_else(not_found)?;
+        let mut tx = self.pool.begin().await?;
+        let endpoint = sqlx::query_scalar!(
+            "SELECT id FROM endpoints WHERE project_id = $1 AND name = $2 AND deleted_at IS NULL",
+            project.0,
+            name.as_str()
+        );
+        let endpoint = endpoint.fetch_optional(&mut tx).await?;
+        let endpoint = endpoint.ok_or_else(not_found)?;
+        // Over at once, it is compared over all that is still known of both.
+        let since = match rollout.finished_at {
+            Some(_) => rollout.started_at,
+            None => rollout.changed_at,
+        };
+        let new = crate::rows::bind(rollout.generation)?;
+        let new = windows::measured(&mut tx, endpoint, new, since).await?;
+        let old = match rollout.from_generation {
+            Some(old) => {
+                let old = crate::rows::bind(old)?;
+                windows::measured(&mut tx, endpoint, old, since).await?
+            }
+            None => Measured::default(),
+        };
+        Ok(RolloutReport { rollout, new, old })
     }
 
     /// Reads the rollout of one generation.

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use nereid_core::{
     Name,
-    endpoints::{EndpointEvent, RolloutState},
+    endpoints::{EndpointEvent, RolloutReport, RolloutState},
 };
 use nereid_store::notify::Wake;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -33,6 +33,7 @@ listing!(
 pub(super) fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         .routes(routes!(list_rollouts))
+        .routes(routes!(get_rollout))
         .routes(routes!(promote_rollout))
         .routes(routes!(list_endpoint_events))
 }
@@ -56,6 +57,25 @@ async fn list_rollouts(
     state.store.endpoint(actor.project, &name).await?;
     let page = state.store.rollouts(actor.project, &name, &page).await?;
     Ok(Json(RolloutList::new(page, &state.page_tokens, &list)))
+}
+
+/// Returns the newest rollout of an endpoint
+///
+/// With what was measured of both generations since it last changed: requests, errors, latency,
+/// scores, and of a shadow how many of its answers differ.
+#[utoipa::path(
+    get, path = "/v1/endpoints/{name}/rollout", tag = "endpoints",
+    params(("name" = Name, Path, description = "Name of the endpoint")),
+    responses((status = 200, description = "The rollout", body = RolloutReport)),
+    security(("api_key" = ["viewer"])),
+)]
+async fn get_rollout(
+    State(state): State<ApiState>,
+    Caller(actor): Caller,
+    Path(name): Path<Name>,
+) -> Result<Json<RolloutReport>, Problem> {
+    let report = state.store.rollout_report(actor.project, &name).await?;
+    Ok(Json(report))
 }
 
 /// Gives a rollout all the traffic
