@@ -26,6 +26,7 @@ mod process;
 mod proxy;
 mod report;
 mod resume;
+mod rollouts;
 mod run;
 mod serving;
 mod specs;
@@ -109,6 +110,37 @@ async fn all_of_mnist_killed_at_five_random_steps_ends_with_the_same_weights() {
 async fn figures_of_reliability() {
     let _turn = TURN.lock().await;
     Box::pin(figures::measure()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollouts_and_a_killed_worker_under_load_lose_no_request() {
+    let _turn = TURN.lock().await;
+    Box::pin(rollouts::under_load(rollouts::Plan {
+        seed: seed(),
+        deployments: 2,
+        rollbacks: 1,
+        resizes: 2,
+        kills: 1,
+        clients: 4,
+        pause: Duration::from_millis(5),
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes minutes: twenty of everything and five kills"]
+async fn many_rollouts_and_killed_workers_under_load_lose_no_request() {
+    let _turn = TURN.lock().await;
+    Box::pin(rollouts::under_load(rollouts::Plan {
+        seed: seed(),
+        deployments: 8,
+        rollbacks: 4,
+        resizes: 8,
+        kills: 5,
+        clients: 4,
+        pause: Duration::from_millis(5),
+    }))
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

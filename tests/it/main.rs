@@ -27,6 +27,7 @@ mod pool;
 mod predict;
 mod protocol;
 mod registry;
+mod rollouts;
 mod serving;
 mod support;
 mod upgrades;
