@@ -84,7 +84,7 @@ impl Gateway {
             self.routes.for_each(|variant| {
                 let reading = Reading::of(variant);
                 let earlier = before.get(&variant.id).cloned().unwrap_or_default();
-                let window = reading.since(&earlier, variant);
+                let window = reading.since(&earlier, variant.id);
                 if !window.window.is_empty() {
                     windows.push(window);
                 }

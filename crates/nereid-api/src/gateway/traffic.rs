@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use nereid_core::{
+    ids::VariantId,
     models::Signature,
     tensors::{Tensor, TensorValues},
     traffic::{Scores, VariantWindow, Window},
@@ -82,8 +83,21 @@ impl Reading {
         }
     }
 
+    /// Tells whether counting began anew after `earlier`: a variant that was away for a moment has
+    /// counters of its own again.
+    fn began_after(&self, earlier: &Self) -> bool {
+        self.counted.requests < earlier.counted.requests
+            || self.counted.failures < earlier.counted.failures
+            || self.scores.count < earlier.scores.count
+            || self.mirrored < earlier.mirrored
+            || self.mismatched < earlier.mismatched
+    }
+
     /// What happened since `earlier`.
-    pub(super) fn since(&self, earlier: &Self, variant: &Variant) -> VariantWindow {
+    pub(super) fn since(&self, earlier: &Self, variant: VariantId) -> VariantWindow {
+        let nothing = Self::default();
+        let anew = self.began_after(earlier);
+        let earlier = if anew { &nothing } else { earlier };
         let counted = self.counted.since(&earlier.counted);
         let errors = counted.failures + counted.expired;
         let window = Window {
@@ -100,10 +114,7 @@ impl Reading {
             mirrored: self.mirrored - earlier.mirrored,
             mismatched: self.mismatched - earlier.mismatched,
         };
-        VariantWindow {
-            variant: variant.id,
-            window,
-        }
+        VariantWindow { variant, window }
     }
 }
 
@@ -160,6 +171,28 @@ mod tests {
             shape: shape.to_vec(),
             values,
         }
+    }
+
+    /// Its routes were gone for a moment, and with them its counters.
+    #[test]
+    fn counting_that_began_anew_is_reported_from_its_beginning() {
+        let reading = |requests, count, sum| {
+            let mut reading = Reading::default();
+            reading.counted.requests = requests;
+            reading.scores = Scores {
+                count,
+                sum,
+                squares: sum,
+            };
+            reading
+        };
+        let variant = VariantId::generate();
+        let before = reading(10, 10, 5.0);
+        let on = reading(12, 12, 6.0).since(&before, variant).window;
+        assert_eq!((on.requests, on.scores.count), (2, 2));
+        let anew = reading(3, 3, 1.5).since(&before, variant).window;
+        assert_eq!((anew.requests, anew.scores.count), (3, 3));
+        assert!((anew.scores.sum - 1.5).abs() < 1e-9);
     }
 
     #[test]
