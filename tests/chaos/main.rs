@@ -128,7 +128,7 @@ async fn rollouts_and_a_killed_worker_under_load_lose_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: twenty of everything and five kills"]
+#[ignore = "the same with twenty changes and five kills"]
 async fn many_rollouts_and_killed_workers_under_load_lose_no_request() {
     let _turn = TURN.lock().await;
     Box::pin(rollouts::under_load(rollouts::Plan {

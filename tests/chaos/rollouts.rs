@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use nereid_core::{endpoints::Endpoint, rollouts::RolloutStatus};
+use nereid_core::{
+    endpoints::{Endpoint, ReplicaStatus},
+    ids::WorkerId,
+    rollouts::RolloutStatus,
+};
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde_json::{Value, json};
 use tokio::{
@@ -111,10 +115,13 @@ async fn carry_out(cluster: &Cluster, act: Act) {
             put(cluster, &body).await;
         }
         Act::Kill => {
-            let holders = holders(&client.endpoint(NAME).await.unwrap());
+            let endpoint = client.endpoint(NAME).await.unwrap();
+            let serving = holders(&endpoint);
+            // Each start draws another identifier, so a log names it once.
+            let holds = |log: String| serving.iter().any(|id| log.contains(&id.to_string()));
             let workers = cluster.workers();
-            // Any worker will do while others serve, too.
-            let victim = workers[holders % workers.len()];
+            let victim = workers.into_iter().find(|w| holds(w.log_text()));
+            let victim = victim.expect("somebody serves");
             victim.end("KILL").await;
             sleep(Duration::from_millis(500)).await;
             victim.start().await;
@@ -124,12 +131,13 @@ async fn carry_out(cluster: &Cluster, act: Act) {
 }
 
 /// Workers that hold a ready replica.
-fn holders(endpoint: &Endpoint) -> usize {
+fn holders(endpoint: &Endpoint) -> Vec<WorkerId> {
     let replicas = endpoint.variants.iter().flat_map(|v| &v.replicas_status);
-    let mut workers: Vec<_> = replicas.map(|r| r.worker_id).collect();
+    let ready = replicas.filter(|r| r.status == ReplicaStatus::Ready);
+    let mut workers: Vec<_> = ready.map(|r| r.worker_id).collect();
     workers.sort_unstable();
     workers.dedup();
-    workers.len()
+    workers
 }
 
 async fn put(cluster: &Cluster, body: &Value) {
@@ -148,7 +156,7 @@ async fn settled(cluster: &Cluster) {
         let endpoint = client.endpoint(NAME).await.unwrap();
         let over = endpoint.rollout.as_ref().map(|r| r.status) == Some(RolloutStatus::Completed);
         let serves = endpoint.serving_generation == Some(endpoint.generation);
-        if over && serves && holders(&endpoint) >= 2 {
+        if over && serves && holders(&endpoint).len() >= 2 {
             return;
         }
         assert!(began.elapsed() < PATIENCE, "{endpoint:?}");
